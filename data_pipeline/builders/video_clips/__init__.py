@@ -1,0 +1,1 @@
+"""Frames of video clips, one record each."""

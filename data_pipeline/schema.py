@@ -1,0 +1,227 @@
+"""The record of one frame and the clip table beside it: fields, units, version.
+
+A data set on disk is a folder with `records/` (array_record shards written through TFDS, one record
+per frame, the frames of a clip one after another), `clips.json` (the clip table) and
+`manifest.json` (what became of every source). Pixel coordinates: x right, y down, pixel (i, j)
+covers [j, j+1) x [i, i+1). Letters: h w image.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talking_heads_jax.errors import DataError, requirement
+
+#: Version of the record and of the clip table; readers refuse what they do not know.
+SCHEMA_VERSION = 1
+
+CLIP_TABLE = "clips.json"
+MANIFEST = "manifest.json"
+RECORDS = "records"
+SPLITS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of the record.
+
+    Attributes:
+      dtype: numpy's name, 'str', or 'image' for encoded bytes.
+      shape: of one record.
+      meaning: unit and frame of reference.
+      optional: whether a data set may lack it; then no record has it.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    meaning: str
+    optional: bool = False
+
+
+FIELDS: Mapping[str, Field] = {
+    "image": Field("image", (), "jpeg or png bytes of the crop, size x size, RGB"),
+    "clip_id": Field("str", (), "path of the clip below the source folder"),
+    "identity_id": Field("str", (), "who is shown"),
+    "frame_index": Field("int64", (), "number of the frame in the original clip"),
+    "source_box_px": Field("float32", (4,), "x0 y0 x1 y1 of the crop in the original frame"),
+    "crop_matrix": Field("float32", (2, 3), "affine map from original px to crop px"),
+    "landmarks68_px": Field("float32", (68, 2), "x y in crop px, Multi-PIE order", True),
+    "landmarks68_visible": Field("uint8", (68,), "1 where the landmark is seen", True),
+    "angles": Field("float32", (3,), "yaw, pitch, roll in radians", True),
+    "schema_version": Field("int64", (), "version of this record"),
+}
+OPTIONAL_FIELDS = tuple(name for name, field in FIELDS.items() if field.optional)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipEntry:
+    """A row of the clip table.
+
+    Attributes:
+      clip_id: as in its records.
+      identity_id: as in its records.
+      first_record: number of the clip's first record within its split.
+      length: number of records, which follow each other in time.
+      fps: frames per second of the records, after any stride.
+    """
+
+    clip_id: str
+    identity_id: str
+    first_record: int
+    length: int
+    fps: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTable:
+    """Everything a reader must know before it opens a record.
+
+    Attributes:
+      size: height and width of the images.
+      image_format: 'jpeg' or 'png'.
+      fields: names of the fields every record has.
+      splits: the clips of each split, in the order of their records.
+      schema_version: of the records.
+    """
+
+    size: int
+    image_format: str
+    fields: tuple[str, ...]
+    splits: Mapping[str, tuple[ClipEntry, ...]]
+    schema_version: int = SCHEMA_VERSION
+
+    def num_records(self, split: str) -> int:
+        """Returns the number of records of a split, 0 for one that does not exist."""
+        return sum(clip.length for clip in self.splits.get(split, ()))
+
+
+def check_version(what: str, version: object) -> None:
+    """Raises if a record or table was written by another version of the schema.
+
+    Args:
+      what: the file, as the user knows it.
+      version: the version it states.
+
+    Raises:
+      DataError: with the remedy, which differs for newer and older versions.
+    """
+    if version == SCHEMA_VERSION:
+        return
+    newer = isinstance(version, int | np.integer) and version > SCHEMA_VERSION
+    remedy = "Update talking_heads_jax." if newer else "Prepare the data again."
+    raise DataError(
+        requirement(f"{what}", f"have schema_version {SCHEMA_VERSION}", version, remedy)
+    )
+
+
+def write_clip_table(folder: Path, table: ClipTable) -> None:
+    """Writes `clips.json`.
+
+    Args:
+      folder: the data set.
+      table: what to write.
+    """
+    content = {
+        "schema_version": table.schema_version,
+        "size": table.size,
+        "image_format": table.image_format,
+        "fields": list(table.fields),
+        "splits": {
+            split: [dataclasses.asdict(clip) for clip in clips]
+            for split, clips in table.splits.items()
+        },
+    }
+    write_json(folder / CLIP_TABLE, content)
+
+
+def read_clip_table(folder: Path) -> ClipTable:
+    """Reads and checks `clips.json`.
+
+    Args:
+      folder: the data set.
+
+    Returns:
+      The table.
+
+    Raises:
+      DataError: it is missing, damaged, or of another version.
+    """
+    path = folder / CLIP_TABLE
+    if not path.is_file():
+        unfinished = (folder / MANIFEST).is_file()
+        remedy = (
+            "Its preparation did not finish: run the same `talking-heads prepare` again."
+            if unfinished
+            else "Make it with `talking-heads prepare VIDEOS --output DATA`."
+        )
+        raise DataError(requirement("The data set", f"hold {CLIP_TABLE}", f"{folder}", remedy))
+    content = read_json(path)
+    check_version(f"{path}", content.get("schema_version"))
+    try:
+        splits = {
+            split: tuple(ClipEntry(**row) for row in rows)
+            for split, rows in content["splits"].items()
+        }
+        table = ClipTable(
+            int(content["size"]), content["image_format"], tuple(content["fields"]), splits
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            requirement(f"{path}", "be a clip table", f"{error!r}", "Prepare the data again.")
+        ) from error
+    for split, clips in splits.items():
+        expected = 0
+        for clip in clips:
+            if clip.first_record != expected or clip.length < 1:
+                raise DataError(
+                    requirement(
+                        f"{path}",
+                        f"list the records of {split} without gaps",
+                        clip.clip_id,
+                        "Prepare the data again.",
+                    )
+                )
+            expected += clip.length
+    return table
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON under a temporary name and renames it, so that no reader sees half a file.
+
+    Args:
+      path: the file.
+      content: what to write.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The object.
+
+    Raises:
+      DataError: it cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            requirement(f"{path}", "be readable JSON", error, "Repair or remove it.")
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            requirement(f"{path}", "hold a JSON object", type(content).__name__, "Repair it.")
+        )
+    return content

@@ -1,0 +1,245 @@
+"""The registry of files a user supplies: where they lie, their checksum, licence and origin.
+
+Nothing is ever downloaded. A registered file is copied to `$TALKING_HEADS_HOME/assets`, and
+`assets.json` beside it says what it is. A converted fixed network (VGG19, …) is one .safetensors
+file there, written by `talking-heads convert`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from talking_heads_jax.errors import ArgumentError, AssetNotFoundError, requirement
+
+_INDEX = "assets.json"
+_CHUNK = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownAsset:
+    """A file that some part of the package can use.
+
+    Attributes:
+      what: what it is, in a few words.
+      licence: of the file as published.
+      source: who publishes it.
+      remedy: how to register it.
+    """
+
+    what: str
+    licence: str
+    source: str
+    remedy: str
+
+
+KNOWN_ASSETS: Mapping[str, KnownAsset] = MappingProxyType(
+    {
+        "vgg19": KnownAsset(
+            what="VGG19 trained on ImageNet, for the perceptual losses",
+            licence="BSD-3-Clause",
+            source="torchvision's vgg19-dcbb9e9d.pth",
+            remedy="Get vgg19-dcbb9e9d.pth from torchvision's model page and run: talking-heads "
+            "convert --model vgg19 vgg19-dcbb9e9d.pth. Or set perceptual.weights='random'.",
+        ),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+    """A registered file, as `assets.json` states it.
+
+    Attributes:
+      name: how the package asks for it.
+      file: name inside the assets folder.
+      sha256: of the file's bytes.
+      bytes: its size.
+      licence: as far as known.
+      source: where it came from.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    licence: str
+    source: str
+
+
+def home_folder() -> Path:
+    """`$TALKING_HEADS_HOME`, default `~/.cache/talking_heads_jax`; it may not exist yet."""
+    chosen = os.environ.get("TALKING_HEADS_HOME")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "talking_heads_jax"
+
+
+def assets_folder() -> Path:
+    """The folder of registered files; it may not exist yet."""
+    return home_folder() / "assets"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def registered_assets() -> dict[str, Asset]:
+    """All registered assets by name.
+
+    Raises:
+      AssetNotFoundError: if `assets.json` cannot be read.
+    """
+    path = assets_folder() / _INDEX
+    if not path.exists():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Asset(name=name, **entry) for name, entry in document.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise AssetNotFoundError(
+            requirement(
+                f"the registry {path}",
+                "be readable JSON",
+                type(error).__name__,
+                "Remove it and register the files again.",
+            )
+        ) from error
+
+
+def locate_asset(name: str, *, verify: bool = False) -> Path:
+    """Finds a registered file.
+
+    Args:
+      name: of the asset, for instance 'vgg19'.
+      verify: also compare the file's checksum with the registry's.
+
+    Raises:
+      AssetNotFoundError: if it is not registered, or the file is gone or changed; says how to get
+        it.
+    """
+    known = KNOWN_ASSETS.get(name)
+    remedy = known.remedy if known else f"Register it: talking-heads assets add {name} FILE."
+    asset = registered_assets().get(name)
+    if asset is None:
+        where = f"nothing of that name in {assets_folder()}"
+        raise AssetNotFoundError(requirement(f"asset '{name}'", "be registered", where, remedy))
+    path = assets_folder() / asset.file
+    if not path.is_file() or path.stat().st_size != asset.bytes:
+        problem = f"a missing or changed {path}"
+        raise AssetNotFoundError(requirement(f"asset '{name}'", "be intact", problem, remedy))
+    if verify and file_sha256(path) != asset.sha256:
+        problem = f"another checksum of {path}"
+        raise AssetNotFoundError(requirement(f"asset '{name}'", "be intact", problem, remedy))
+    return path
+
+
+def register_asset(
+    name: str, path: Path, *, licence: str | None = None, source: str | None = None
+) -> Asset:
+    """Copies a file into the assets folder and lists it; registering it twice changes nothing.
+
+    Args:
+      name: how the package asks for it: lower-case letters, digits, '_' and '-'.
+      path: the file.
+      licence: default: that of the known asset, else 'unknown'.
+      source: where it came from; default: the known source, else the file's name.
+
+    Raises:
+      ArgumentError: if the name is malformed, the file is missing, or another file already has
+        that name.
+    """
+    path = Path(path)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ArgumentError(
+            requirement(
+                "the asset's name", "be lower-case letters, digits, _ or -", name, "Rename it."
+            )
+        )
+    if not path.is_file():
+        raise ArgumentError(requirement("the asset", "be a file", path, "Check the path."))
+    known = KNOWN_ASSETS.get(name)
+    folder = assets_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    asset = Asset(
+        name=name,
+        file=name + path.suffix,
+        sha256=file_sha256(path),
+        bytes=path.stat().st_size,
+        licence=licence or (known.licence if known else "unknown"),
+        source=source or (known.source if known else path.name),
+    )
+    index = registered_assets()
+    target = folder / asset.file
+    previous = index.get(name)
+    if previous is not None and previous.sha256 != asset.sha256:
+        previous_path = folder / previous.file
+        if previous_path.exists() and previous_path.resolve() != path.resolve():
+            raise ArgumentError(
+                requirement(
+                    f"asset '{name}'",
+                    "be registered once",
+                    f"a different file than {previous_path}",
+                    "Remove that file first if you mean to replace it.",
+                )
+            )
+    if target.resolve() != path.resolve():
+        _copy_atomically(path, target)
+    index[name] = asset
+    document = {entry.name: _without_name(entry) for entry in index.values()}
+    _write_atomically(folder / _INDEX, json.dumps(document, indent=2, sort_keys=True) + "\n")
+    return asset
+
+
+def describe_assets() -> list[str]:
+    """One line per known or registered asset: name, state, licence, and how to get it."""
+    index = registered_assets()
+    lines = []
+    for name in sorted({*KNOWN_ASSETS, *index}):
+        asset, known = index.get(name), KNOWN_ASSETS.get(name)
+        if asset is not None:
+            lines.append(f"{name}: {assets_folder() / asset.file} ({asset.licence})")
+        else:
+            lines.append(f"{name}: not registered. {known.what} ({known.licence}). {known.remedy}")
+    return lines
+
+
+def _without_name(asset: Asset) -> dict[str, Any]:
+    fields = dataclasses.asdict(asset)
+    del fields["name"]
+    return fields
+
+
+def _temporary(target: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    os.chmod(name, 0o644)
+    return Path(name)
+
+
+def _copy_atomically(source: Path, target: Path) -> None:
+    temporary = _temporary(target)
+    try:
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_atomically(target: Path, text: str) -> None:
+    temporary = _temporary(target)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,293 @@
+"""The console script `talking-heads VERB`: options in, one library call out.
+
+Nothing heavy is imported before a verb runs, so `--help` and `version` answer at once. A mistake of
+the user ends as one line, `error: <what is wrong and how to mend it>`, with exit status 2; every
+other exception is a bug and keeps its traceback.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from talking_heads_jax.errors import ArgumentError, TalkingHeadsError, requirement
+
+_EXIT_OK = 0
+_EXIT_USER_ERROR = 2
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints look like every other error of the program."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}. Run '{self.prog} --help' for the options.", file=sys.stderr)
+        raise SystemExit(_EXIT_USER_ERROR)
+
+
+def _use_compile_cache() -> None:
+    """Keeps compiled programs between runs; the environment's own choice wins."""
+    from talking_heads_jax.assets import home_folder
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home_folder() / "xla"))
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from data_pipeline.preprocess.prepare import prepare_dataset
+
+    prepare_dataset(
+        arguments.videos,
+        arguments.output,
+        size=arguments.size,
+        boxes=arguments.boxes,
+        landmarks=arguments.landmarks,
+        workers=arguments.workers,
+    )
+    return _EXIT_OK
+
+
+def _animate(arguments: argparse.Namespace) -> int:
+    _use_compile_cache()
+    from talking_heads_jax.inference.animate import AnimateOptions, animate_files
+
+    animate_files(
+        arguments.checkpoint,
+        arguments.source,
+        arguments.driving,
+        arguments.output,
+        options=AnimateOptions(
+            relative=not arguments.absolute,
+            adapt_scale=arguments.adapt_scale,
+            best_frame=arguments.best_frame,
+            source_landmarks=arguments.source_landmarks,
+            driving_landmarks=arguments.driving_landmarks,
+            side_by_side=arguments.side_by_side,
+            keypoints=arguments.keypoints,
+            audio=not arguments.no_audio,
+            pose=tuple(arguments.pose) if arguments.pose else None,
+            batch_size=arguments.batch_size,
+            precision=arguments.precision,
+            plain=arguments.plain,
+        ),
+    )
+    return _EXIT_OK
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from talking_heads_jax.conversion.apply import convert_checkpoint, reverse_checkpoint
+
+    if arguments.reverse:
+        reverse_checkpoint(arguments.checkpoint, arguments.output)
+        return _EXIT_OK
+    if arguments.model is None:
+        raise ArgumentError(
+            requirement("--model", "be given", "nothing", "Name the model, e.g. --model fnevr.")
+        )
+    convert_checkpoint(
+        arguments.model, arguments.checkpoint, arguments.output, reference=arguments.reference
+    )
+    return _EXIT_OK
+
+
+def _parity(arguments: argparse.Namespace) -> int:
+    _use_compile_cache()
+    from talking_heads_jax.parity.report import run_and_print
+
+    return run_and_print(arguments.folder, arguments.case, pending=arguments.pending)
+
+
+def _assets_list(arguments: argparse.Namespace) -> int:
+    from talking_heads_jax.assets import describe_assets
+
+    for line in describe_assets():
+        print(line)
+    return _EXIT_OK
+
+
+def _assets_add(arguments: argparse.Namespace) -> int:
+    from talking_heads_jax.assets import register_asset
+
+    register_asset(arguments.name, arguments.path)
+    return _EXIT_OK
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    from talking_heads_jax import __version__
+
+    print(f"talking_heads_jax {__version__}")
+    return _EXIT_OK
+
+
+def _best_frame(text: str) -> int | str:
+    """`auto`, `off` or a frame number."""
+    if text in ("auto", "off"):
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(
+            f"must be auto, off or a frame number from 0, got {text!r}"
+        )
+    return number
+
+
+def _positive(text: str) -> int:
+    """A positive integer."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return number
+
+
+def _add_prepare(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("prepare", help="turn a folder of videos into a training set")
+    verb.set_defaults(run=_prepare)
+    verb.add_argument("videos", type=Path, help="folder of videos, or of folders of frames")
+    verb.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    verb.add_argument("--size", type=_positive, default=256, help="side of the crops, pixels")
+    verb.add_argument("--boxes", type=Path, help="file of one crop box per clip")
+    verb.add_argument("--landmarks", type=Path, help="folder of stored landmarks per clip")
+    verb.add_argument("--workers", type=_positive, help="clips worked on at once")
+
+
+def _add_animate(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("animate", help="move a portrait by the motion of a video")
+    verb.set_defaults(run=_animate)
+    verb.add_argument(
+        "--checkpoint", type=Path, required=True, help="a converted model or a training folder"
+    )
+    verb.add_argument("--source", type=Path, required=True, help="portrait: image or video")
+    verb.add_argument("--driving", type=Path, required=True, help="video that gives the motion")
+    verb.add_argument("--output", type=Path, required=True, help="video to write")
+    motion = verb.add_mutually_exclusive_group()
+    motion.add_argument(
+        "--relative", action="store_true", help="add the driver's movement to the source (default)"
+    )
+    motion.add_argument(
+        "--absolute", action="store_true", help="take the driver's pose and proportions as they are"
+    )
+    verb.add_argument(
+        "--adapt-scale", action="store_true", help="scale movement by the size of the source's face"
+    )
+    verb.add_argument(
+        "--best-frame",
+        type=_best_frame,
+        default="auto",
+        metavar="N|auto|off",
+        help="driving frame that counts as rest: a number, the one most like the source by "
+        "landmarks (auto, the default), or the first (off)",
+    )
+    verb.add_argument("--source-landmarks", type=Path, metavar="NPZ", help="for --best-frame auto")
+    verb.add_argument("--driving-landmarks", type=Path, metavar="NPZ", help="for --best-frame auto")
+    verb.add_argument("--side-by-side", action="store_true", help="show source and driving too")
+    verb.add_argument("--keypoints", action="store_true", help="draw the keypoints")
+    verb.add_argument("--no-audio", action="store_true", help="leave the driving sound out")
+    verb.add_argument(
+        "--pose",
+        type=float,
+        nargs=3,
+        metavar=("YAW", "PITCH", "ROLL"),
+        help="turn the head by these degrees; needs a model with a trained pose editor",
+    )
+    verb.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="arithmetic of the networks (default: the checkpoint's)",
+    )
+    verb.add_argument(
+        "--batch-size", type=_positive, default=1, help="frames computed together (default 1)"
+    )
+    verb.add_argument("--plain", action="store_true", help="the reference path without savings")
+
+
+def _add_convert(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("convert", help="read a foreign checkpoint, or write one back")
+    verb.set_defaults(run=_convert)
+    verb.add_argument("checkpoint", type=Path, help="PyTorch, npz or safetensors file")
+    verb.add_argument("--model", help="fnevr, fomm or vgg19")
+    verb.add_argument("--output", type=Path, required=True, help="folder (or file) to write")
+    verb.add_argument("--reference", type=Path, help="golden case to measure the result against")
+    verb.add_argument(
+        "--reverse",
+        action="store_true",
+        help="CHECKPOINT is ours: write a .safetensors with the official names and layouts",
+    )
+
+
+def _add_parity(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("parity", help="compare with the reference implementations' numbers")
+    verb.set_defaults(run=_parity)
+    verb.add_argument("folder", type=Path, help="folder of golden cases")
+    verb.add_argument(
+        "--case", nargs="+", action="extend", metavar="GLOB", help="only cases that match"
+    )
+    verb.add_argument(
+        "--pending", action="store_true", help="list cases of systems to come, do not fail on them"
+    )
+
+
+def _add_assets(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("assets", help="files the user supplies, such as VGG19's weights")
+    actions = verb.add_subparsers(dest="action", required=True, metavar="list|add")
+    listing = actions.add_parser("list", help="what is registered, and what could be")
+    listing.set_defaults(run=_assets_list)
+    adding = actions.add_parser("add", help="register a file")
+    adding.set_defaults(run=_assets_add)
+    adding.add_argument("name", help="vgg19")
+    adding.add_argument("path", type=Path, help="the file")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The program's options, verb by verb; the chosen verb's function is left in `run`."""
+    parser = _Parser(
+        prog="talking-heads", description="Train, convert and animate one-shot talking heads."
+    )
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="VERB", parser_class=_Parser, title="verbs"
+    )
+    _add_prepare(verbs)
+    _add_animate(verbs)
+    _add_convert(verbs)
+    _add_parity(verbs)
+    _add_assets(verbs)
+    version = verbs.add_parser("version", help="print the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+      argv: the arguments after the program's name; None takes the process's own.
+
+    Returns:
+      The exit status: 0 done, 1 the answer is no, 2 a mistake of the user, 130 interrupted.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except TalkingHeadsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _EXIT_USER_ERROR
+    except OSError as error:
+        # A missing file, a full disk, a folder without permission: nothing a traceback explains.
+        print(
+            f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "),
+            file=sys.stderr,
+        )
+        return _EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

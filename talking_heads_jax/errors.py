@@ -1,0 +1,96 @@
+"""Project exceptions, and helpers that phrase errors the same way everywhere.
+
+A message reads `<what> must <constraint>, got <value>. <how to fix it, or the legal values>`: one
+line, with the remedy. The command line prints a `TalkingHeadsError` without a traceback and exits
+with status 2; every other exception is a bug and keeps its traceback.
+"""
+
+from collections.abc import Collection, Sequence
+
+
+class TalkingHeadsError(Exception):
+    """Base of every error a user can cause and repair; the message is one line with the remedy."""
+
+
+class ArgumentError(TalkingHeadsError, ValueError):
+    """An argument, option or array does not meet its stated constraint."""
+
+
+class ConfigError(TalkingHeadsError):
+    """A config holds an unknown key, a wrong type or values that exclude each other."""
+
+
+class AssetNotFoundError(TalkingHeadsError):
+    """A user-supplied file (licensed weights, a face model) is not registered."""
+
+
+class UnsafeFileError(TalkingHeadsError):
+    """A file asks for something the restricted readers refuse: code, odd types, odd bounds."""
+
+
+class ConversionError(TalkingHeadsError):
+    """A foreign checkpoint does not match the model it is converted to."""
+
+
+class CheckpointError(TalkingHeadsError):
+    """A checkpoint directory is missing, incomplete, or of another model or version."""
+
+
+class MediaError(TalkingHeadsError):
+    """An image or video cannot be read or written."""
+
+
+class DataError(TalkingHeadsError):
+    """A data set, manifest or record is missing, damaged or of an unknown version."""
+
+
+class ParityError(TalkingHeadsError):
+    """A golden case cannot be run: unreadable, inconsistent, or of an unknown kind."""
+
+
+class NonFiniteError(TalkingHeadsError):
+    """A loss or gradient is not finite; names the step and the term."""
+
+
+def requirement(what: str, constraint: str, got: object, remedy: str) -> str:
+    """Returns `<what> must <constraint>, got <got>. <remedy>` as one line.
+
+    Args:
+      what: the thing that is wrong, as the user knows it.
+      constraint: what it must be or do, without the word "must".
+      got: the offending value; its `str` is shown, cut at 200 characters.
+      remedy: how to fix it, or the legal values.
+    """
+    shown = " ".join(str(got).split())
+    if len(shown) > 200:
+        shown = shown[:197] + "..."
+    return f"{what} must {constraint}, got {shown}. {remedy}"
+
+
+def check_choice(what: str, value: object, choices: Collection[object]) -> None:
+    """Raises if `value` is none of `choices`.
+
+    Raises:
+      ArgumentError: lists the legal values.
+    """
+    if value not in choices:
+        legal = ", ".join(repr(choice) for choice in choices)
+        raise ArgumentError(
+            requirement(what, "be one of the known values", repr(value), f"Use one of {legal}.")
+        )
+
+
+def check_shape(what: str, shape: Sequence[int], expected: Sequence[int | None]) -> None:
+    """Raises if `shape` differs from `expected`; a `None` in `expected` matches any size.
+
+    Raises:
+      ArgumentError: shows both shapes.
+    """
+    fits = len(shape) == len(expected) and all(
+        want is None or want == have for have, want in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        wanted = "(" + ", ".join("*" if size is None else str(size) for size in expected) + ")"
+        raise ArgumentError(
+            requirement(what, f"have shape {wanted}", tuple(shape), "A * stands for any size.")
+        )

@@ -1,0 +1,1 @@
+"""Rotations, cameras, rays and meshes; conventions of the whole package in one place."""

@@ -1,0 +1,1 @@
+"""Flax modules with two or more users. Layout NHWC / NDHWC; statistics always in float32."""

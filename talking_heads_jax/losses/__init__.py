@@ -1,0 +1,1 @@
+"""Loss functions: arrays in, one value per example out; recipes and weights live elsewhere."""

@@ -1,0 +1,1 @@
+"""Image and video files: streaming, bounded, and safe on files from strangers."""

@@ -1,0 +1,1 @@
+"""The talking-head systems, one vertical slice each, behind one protocol (`base`, `registry`)."""

@@ -1,0 +1,1 @@
+"""FOMM: first order motion model for image animation (Siarohin et al., NeurIPS 2019)."""

@@ -1,0 +1,1 @@
+"""Fixed, pretrained networks behind losses, metrics and estimators; their weights are passed in."""

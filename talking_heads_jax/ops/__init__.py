@@ -1,0 +1,1 @@
+"""Stateless array functions: no parameters, no Flax, no files; every layer above builds on them."""

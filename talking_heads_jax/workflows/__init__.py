@@ -1,0 +1,1 @@
+"""What `make demo` runs: compositions of the rest of the package, no logic of their own."""

@@ -1,0 +1,151 @@
+"""Framing, landmark files and sinks: what is cut, what is refused, what is left behind."""
+
+import numpy as np
+import pytest
+
+from talking_heads_jax.errors import ArgumentError, MediaError
+from talking_heads_jax.inference.clips import (
+    centre_square,
+    check_output,
+    fit_frame,
+    frame_at,
+    framing_note,
+    held_frames,
+    open_sink,
+    read_landmarks,
+    still_or_first_frame,
+)
+from talking_heads_jax.media.image import read_image, write_image
+from talking_heads_jax.media.video import VideoReader
+
+from .conftest import SIDE, moving_frames, write_clip
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (8, 8), (6, 9)])
+def test_centre_square_cuts_both_sides_equally(shape):
+    image = np.arange(shape[0] * shape[1] * 3, dtype=np.uint8).reshape(*shape, 3)
+    square = centre_square(image)
+    side = min(shape)
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    np.testing.assert_array_equal(square, image[top : top + side, left : left + side])
+    # The centres differ by at most half a pixel, when the surplus is odd.
+    assert abs(top + side / 2 - shape[0] / 2) <= 0.5
+    assert abs(left + side / 2 - shape[1] / 2) <= 0.5
+
+
+def test_fit_frame_keeps_fitting_frames_bit_for_bit():
+    frame = moving_frames(1)[0]
+    np.testing.assert_array_equal(fit_frame(frame, SIDE), frame)
+
+
+def test_fit_frame_averages_when_it_shrinks():
+    checker = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    small = fit_frame(np.repeat(checker[..., None], 3, -1), 16)
+    # Without antialiasing a checkerboard would come out black or white.
+    assert small.shape == (16, 16, 3)
+    assert np.abs(small.astype(int) - 127).max() <= 2
+
+
+def test_framing_note_speaks_only_of_changes():
+    assert framing_note("source", (256, 256), 256) is None
+    assert "resized from 512x512 to 256x256" in framing_note("source", (512, 512), 256)
+    note = framing_note("driving", (480, 640), 256)
+    assert "640x480 is not square" in note and "480x480" in note
+
+
+def test_frame_at_equals_the_streamed_frame(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving_frames(6))
+    for index, frame in enumerate(VideoReader(clip)):
+        np.testing.assert_array_equal(frame_at(clip, index), frame)
+    with pytest.raises(MediaError, match="frame number 6"):
+        frame_at(clip, 6)
+
+
+def test_still_or_first_frame_reads_both(tmp_path):
+    frames = moving_frames(3)
+    write_image(tmp_path / "still.png", frames[1])
+    np.testing.assert_array_equal(still_or_first_frame(tmp_path / "still.png"), frames[1])
+    clip = write_clip(tmp_path / "clip.mp4", frames)
+    np.testing.assert_array_equal(still_or_first_frame(clip), frame_at(clip, 0))
+
+
+def test_held_frames_repeats_the_last(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", moving_frames(3))
+    stored = list(VideoReader(clip))
+    held = held_frames(clip, SIDE)
+    for index in range(7):
+        np.testing.assert_array_equal(next(held), stored[min(index, 2)])
+
+
+def test_read_landmarks_reads_clips_and_stills(tmp_path):
+    landmarks = np.random.default_rng(0).uniform(0, 256, (5, 68, 2)).astype(np.float16)
+    np.savez(tmp_path / "clip.npz", landmarks68_px=landmarks, other=np.zeros(3))
+    np.testing.assert_array_equal(read_landmarks(tmp_path / "clip.npz"), landmarks)
+    np.savez(tmp_path / "still.npz", landmarks68_px=landmarks[0])
+    assert read_landmarks(tmp_path / "still.npz").shape == (1, 68, 2)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"wrong": np.zeros((1, 68, 2))},
+        {"landmarks68_px": np.zeros((2, 68, 3))},
+        {"landmarks68_px": np.zeros((0, 68, 2))},
+        {"landmarks68_px": np.array([["a"]])},
+        {"landmarks68_px": np.array([{"code": 1}], dtype=object)},
+    ],
+)
+def test_read_landmarks_refuses_other_arrays(tmp_path, arrays):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(ArgumentError, match="landmarks68_px"):
+        read_landmarks(tmp_path / "bad.npz")
+
+
+def test_read_landmarks_refuses_files_that_are_no_npz(tmp_path):
+    (tmp_path / "text.npz").write_text("not a zip")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name in ("text.npz", "empty.npz", "absent.npz"):
+        with pytest.raises(ArgumentError, match="readable"):
+            read_landmarks(tmp_path / name)
+
+
+def test_check_output_protects_what_exists(tmp_path):
+    source = tmp_path / "a.mp4"
+    source.write_bytes(b"x")
+    with pytest.raises(ArgumentError, match="differ from the inputs"):
+        check_output(tmp_path / "." / "a.mp4", (source,))
+    with pytest.raises(ArgumentError, match="video or a folder"):
+        check_output(tmp_path / "out.wmv", (source,))
+    with pytest.raises(ArgumentError, match="new or empty"):
+        check_output(tmp_path, (source,))
+    with pytest.raises(ArgumentError, match="existing folder"):
+        check_output(tmp_path / "absent" / "out.mp4", (source,))
+    for fine in ("out.mp4", "OUT.MP4", "pictures"):
+        check_output(tmp_path / fine, (source,))
+
+
+def test_open_sink_writes_a_folder_of_exact_pictures(tmp_path):
+    frames = moving_frames(3)
+    for name in ("new", "empty"):
+        folder = tmp_path / name
+        if name == "empty":
+            folder.mkdir()
+        with open_sink(folder, fps=25, size=(SIDE, SIDE), audio_from=None) as sink:
+            for frame in frames:
+                sink.write(frame)
+        assert [path.name for path in sorted(folder.iterdir())] == [
+            f"frame_{index:06d}.png" for index in range(3)
+        ]
+        for index, frame in enumerate(frames):
+            np.testing.assert_array_equal(read_image(folder / f"frame_{index:06d}.png"), frame)
+
+
+@pytest.mark.parametrize("name", ["pictures", "video.mp4"])
+def test_open_sink_leaves_nothing_after_an_error(tmp_path, name):
+    with (
+        pytest.raises(RuntimeError),
+        open_sink(tmp_path / name, fps=25, size=(SIDE, SIDE), audio_from=None) as sink,
+    ):
+        sink.write(moving_frames(1)[0])
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,184 @@
+"""The command line is thin: options reach the library unchanged, mistakes end in one line."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from talking_heads_jax import __version__
+from talking_heads_jax.cli import build_parser, main
+from talking_heads_jax.errors import ArgumentError
+
+VERBS = ("prepare", "animate", "convert", "parity", "assets", "version")
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Replaces a module by one whose function records its call; returns the calls."""
+    calls = []
+
+    def install(module, function, *, result=None, error=None, **others):
+        def record(*arguments, **keywords):
+            calls.append((arguments, keywords))
+            if error is not None:
+                raise error
+            return result
+
+        fake = types.ModuleType(module)
+        setattr(fake, function, record)
+        for name, value in others.items():
+            setattr(fake, name, value)
+        monkeypatch.setitem(sys.modules, module, fake)
+        return calls
+
+    return install
+
+
+ANIMATE = ["animate", "--checkpoint", "m", "--source", "s.png", "--driving", "d.mp4"]
+ANIMATE += ["--output", "o.mp4"]
+
+
+def install_animate(recorded, **keywords):
+    from talking_heads_jax.inference.animate import AnimateOptions
+
+    return recorded(
+        "talking_heads_jax.inference.animate",
+        "animate_files",
+        AnimateOptions=AnimateOptions,
+        **keywords,
+    )
+
+
+def test_version_prints_the_package_version(capsys):
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"talking_heads_jax {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_exits_with_zero(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert verb in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["animate"],
+        ["prepare", "videos"],
+        ["prepare", "videos", "--output", "d", "--size", "0"],
+        [*ANIMATE, "--best-frame", "-1"],
+        [*ANIMATE, "--relative", "--absolute"],
+        [*ANIMATE, "--pose", "10", "0"],
+        ["parity", "folder", "--cases", "x"],
+    ],
+    ids=lambda arguments: " ".join(arguments[-2:]) or "nothing",
+)
+def test_wrong_options_are_one_line_and_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("error: ")
+    assert complaint.count("\n") == 1
+    assert "--help" in complaint
+
+
+def test_users_mistake_is_one_line_and_status_2(recorded, capsys):
+    install_animate(recorded, error=ArgumentError("size must be even, got 3. Use 4."))
+    assert main(ANIMATE) == 2
+    assert capsys.readouterr().err == "error: size must be even, got 3. Use 4.\n"
+
+
+def test_full_disk_is_one_line_and_status_2(recorded, capsys):
+    install_animate(recorded, error=OSError(28, "No space left on device", "o.mp4"))
+    assert main(ANIMATE) == 2
+    assert capsys.readouterr().err == "error: No space left on device: o.mp4\n"
+
+
+def test_bug_keeps_its_traceback(recorded):
+    install_animate(recorded, error=RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(ANIMATE)
+
+
+def test_interrupt_exits_with_130(recorded, capsys):
+    install_animate(recorded, error=KeyboardInterrupt())
+    assert main(ANIMATE) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_animate_defaults_are_those_of_the_library(recorded):
+    from talking_heads_jax.inference.animate import AnimateOptions
+
+    calls = install_animate(recorded)
+    assert main(ANIMATE) == 0
+    ((files, keywords),) = calls
+    assert files == (Path("m"), Path("s.png"), Path("d.mp4"), Path("o.mp4"))
+    assert keywords == {"options": AnimateOptions()}
+
+
+def test_animate_options_arrive(recorded):
+    from talking_heads_jax.inference.animate import AnimateOptions
+
+    calls = install_animate(recorded)
+    flags = ["--absolute", "--adapt-scale", "--best-frame", "7", "--side-by-side", "--keypoints"]
+    flags += ["--no-audio", "--pose", "20", "-5", "0", "--precision", "bfloat16", "--plain"]
+    flags += ["--batch-size", "4"]
+    assert main([*ANIMATE, *flags]) == 0
+    assert calls[0][1]["options"] == AnimateOptions(
+        relative=False,
+        adapt_scale=True,
+        best_frame=7,
+        side_by_side=True,
+        keypoints=True,
+        audio=False,
+        pose=(20.0, -5.0, 0.0),
+        precision="bfloat16",
+        plain=True,
+        batch_size=4,
+    )
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_parity_status_is_the_exit_status(recorded, status):
+    calls = recorded("talking_heads_jax.parity.report", "run_and_print", result=status)
+    arguments = ["parity", "cases", "--case", "fomm_*", "fnevr_*", "--case", "vgg19_features"]
+    assert main(arguments) == status
+    assert calls[0][0] == (Path("cases"), ["fomm_*", "fnevr_*", "vgg19_features"])
+    assert calls[0][1] == {"pending": False}
+
+
+def test_assets_add_then_list_shows_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TALKING_HEADS_HOME", str(tmp_path / "home"))
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"not read here")
+    assert main(["assets", "list"]) == 0
+    assert "vgg19: not registered" in capsys.readouterr().out
+    assert main(["assets", "add", "vgg19", str(weights)]) == 0
+    capsys.readouterr()
+    assert main(["assets", "list"]) == 0
+    assert str(tmp_path / "home") in capsys.readouterr().out
+
+
+def test_installed_script_and_module_agree():
+    """`python -m talking_heads_jax.cli` passes the status on to the shell."""
+    result = subprocess.run(
+        [sys.executable, "-m", "talking_heads_jax.cli", "dance"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_every_verb_is_listed():
+    text = build_parser().format_help()
+    assert all(verb in text for verb in VERBS)
