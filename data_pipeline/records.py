@@ -63,13 +63,17 @@ def tfds_features(fields: Iterable[str], size: int, image_format: str) -> Any:
     return tfds.features.FeaturesDict({name: feature(name) for name in fields})
 
 
-def decode_record(example: Mapping[str, Any], size: int, what: str) -> Record:
+def decode_record(
+    example: Mapping[str, Any], size: int, what: str, *, resolution: int | None = None
+) -> Record:
     """Decodes a record whose image is still encoded.
 
     Args:
       example: field name to value, as TFDS delivers it with the image left alone.
       size: height and width the image must have.
       what: how a message names the record.
+      resolution: height and width to deliver, at most `size`; shrunk with Pillow's BILINEAR, which
+        is antialiased. The crop matrix and the landmarks follow.
 
     Returns:
       The record.
@@ -78,14 +82,17 @@ def decode_record(example: Mapping[str, Any], size: int, what: str) -> Record:
       DataError: another schema version, or a damaged image.
     """
     check_version(what, int(example["schema_version"]))
+    resolution = resolution or size
+    ratio = np.float32(resolution / size)
+    landmarks = example.get("landmarks68_px")
     return Record(
-        image=_decode_image(example["image"], size, what),
+        image=_decode_image(example["image"], size, resolution, what),
         clip_id=_text(example["clip_id"]),
         identity_id=_text(example["identity_id"]),
         frame_index=int(example["frame_index"]),
         source_box_px=example["source_box_px"],
-        crop_matrix=example["crop_matrix"],
-        landmarks68_px=example.get("landmarks68_px"),
+        crop_matrix=example["crop_matrix"] * ratio,
+        landmarks68_px=None if landmarks is None else landmarks * ratio,
         landmarks68_visible=example.get("landmarks68_visible"),
         angles=example.get("angles"),
     )
@@ -95,11 +102,14 @@ def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _decode_image(data: bytes, size: int, what: str) -> np.ndarray:
+def _decode_image(data: bytes, size: int, resolution: int, what: str) -> np.ndarray:
     try:
         picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         if picture.size == (size, size):
-            return np.asarray(picture.convert("RGB"))
+            picture = picture.convert("RGB")
+            if resolution != size:
+                picture = picture.resize((resolution, resolution), Image.Resampling.BILINEAR)
+            return np.asarray(picture)
         found: object = picture.size
     except (OSError, ValueError, SyntaxError) as error:
         found = error

@@ -51,7 +51,7 @@ class Camera(NamedTuple):
 
 
 class FaceInputs(NamedTuple):
-    """What a model may ask for about one face image; `TalkingHead.required_inputs` names the fields.
+    """What a model may ask for about one face image; `TalkingHead.required_inputs` lists fields.
 
     Attributes:
       image: (b h w 3) float32 RGB in [0, 1].

@@ -9,6 +9,7 @@ parameters and the collections of the networks it needs, and never touches an op
 Saved models are written beside their final place and renamed; nothing is overwritten.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -183,6 +184,16 @@ def load_model(folder: Path, *, networks: Iterable[str] | None = None) -> Loaded
     ) from problem
 
 
+def saved_networks(folder: Path) -> tuple[str, ...]:
+    """Names of the networks whose parameters a folder holds, in its newest step."""
+    folder = Path(folder)
+    path = folder / _STATE
+    if not path.is_dir():
+        steps = _steps(folder)
+        path = folder / _STEPS / str(steps[-1]) if steps else folder
+    return tuple(sorted(item.name.removesuffix(".params") for item in path.glob("*.params")))
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """model.json of a folder, with `config`, `revision` and `certificate` where present.
 
@@ -262,11 +273,19 @@ class TrainingCheckpoints:
         if (self._folder / "model.json").exists():
             _require_same_model(read_description(self._folder), model, self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        _write_description(self._folder, model, config)
+        # A run that is only read keeps its description; the first save renews it.
+        self._description: tuple[TalkingHead, Mapping[str, Any] | None] | None = (model, config)
+        if not (self._folder / "model.json").exists():
+            self._describe()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, keep_period=keep_period, create=True
         )
         self._manager = ocp.CheckpointManager(self._folder / _STEPS, options=options)
+
+    def _describe(self) -> None:
+        if self._description is not None and jax.process_index() == 0:
+            _write_description(self._folder, *self._description)
+        self._description = None
 
     def save(self, step: int, state_tree: PyTree, extra: Mapping[str, Any] | None = None) -> None:
         """Starts writing a checkpoint; returns once the arrays are copied.
@@ -280,6 +299,7 @@ class TrainingCheckpoints:
 
         if step in self._manager.all_steps():
             return
+        self._describe()
         items = {
             name: ocp.args.StandardSave(tree)
             for name, tree in _split_state(state_tree).items()
@@ -381,7 +401,7 @@ class TrainingCheckpoints:
 
 
 # What Orbax, TensorStore and JSON raise on damaged or truncated checkpoints.
-_ORBAX_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+_ORBAX_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
 
 
 def _split_state(state: PyTree) -> dict[str, PyTree]:
@@ -506,7 +526,7 @@ def _item_shapes(path: Path) -> dict[str, Any]:
     """Path -> metadata with `shape` and `dtype` of one Orbax item."""
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointHandler() as handler:
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
         metadata = handler.metadata(path)
     return flatten(getattr(metadata, "tree", metadata))
 
@@ -527,7 +547,7 @@ def _restore_item(path: Path, target: PyTree) -> PyTree:
             sharding = device
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    with ocp.StandardCheckpointHandler() as handler:
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
         return handler.restore(path, args=ocp.args.StandardRestore(jax.tree.map(shape, target)))
 
 

@@ -6,11 +6,12 @@ other exception is a bug and keeps its traceback.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from talking_heads_jax.errors import ArgumentError, TalkingHeadsError, requirement
 
@@ -37,14 +38,12 @@ def _use_compile_cache() -> None:
 def _prepare(arguments: argparse.Namespace) -> int:
     from data_pipeline.preprocess.prepare import prepare_dataset
 
-    prepare_dataset(
-        arguments.videos,
-        arguments.output,
-        size=arguments.size,
-        boxes=arguments.boxes,
-        landmarks=arguments.landmarks,
-        workers=arguments.workers,
+    names = (
+        *("size", "boxes", "landmarks", "identities", "image_format", "quality", "frame_stride"),
+        *("max_frames", "folder_fps", "test_fraction", "test_clips", "split_seed", "workers"),
     )
+    options = {name: getattr(arguments, name) for name in names}
+    prepare_dataset(arguments.videos, arguments.output, **options)
     return _EXIT_OK
 
 
@@ -79,16 +78,36 @@ def _convert(arguments: argparse.Namespace) -> int:
     from talking_heads_jax.conversion.apply import convert_checkpoint, reverse_checkpoint
 
     if arguments.reverse:
+        if arguments.output is None:
+            raise ArgumentError(
+                requirement("--output", "be given", "nothing", "Name a new .safetensors file.")
+            )
         reverse_checkpoint(arguments.checkpoint, arguments.output)
         return _EXIT_OK
-    if arguments.model is None:
-        raise ArgumentError(
-            requirement("--model", "be given", "nothing", "Name the model, e.g. --model fnevr.")
-        )
-    convert_checkpoint(
-        arguments.model, arguments.checkpoint, arguments.output, reference=arguments.reference
+    certificate = convert_checkpoint(
+        arguments.model,
+        arguments.checkpoint,
+        arguments.output,
+        arguments=_read_arguments(arguments.arguments),
     )
+    for name, network in certificate.networks.items():
+        print(f"{name}: {json.dumps(network)}")
     return _EXIT_OK
+
+
+def _read_arguments(path: Path | None) -> dict[str, Any] | None:
+    """Constructor arguments of a model from a json file."""
+    if path is None:
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ArgumentError(
+            requirement("--arguments", "be a json file with one object", path, "Mend the file.")
+        )
+    return values
 
 
 def _parity(arguments: argparse.Namespace) -> int:
@@ -151,10 +170,21 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=_prepare)
     verb.add_argument("videos", type=Path, help="folder of videos, or of folders of frames")
     verb.add_argument("--output", type=Path, required=True, help="folder of the data set")
-    verb.add_argument("--size", type=_positive, default=256, help="side of the crops, pixels")
-    verb.add_argument("--boxes", type=Path, help="file of one crop box per clip")
-    verb.add_argument("--landmarks", type=Path, help="folder of stored landmarks per clip")
-    verb.add_argument("--workers", type=_positive, help="clips worked on at once")
+    verb.add_argument("--size", type=_positive, default=256, help="side of the crops, pixels (256)")
+    verb.add_argument("--boxes", type=Path, help="csv or json of one crop box per clip")
+    verb.add_argument("--landmarks", type=Path, help="folder of <clip>_landmarks.npz files")
+    verb.add_argument("--identities", type=Path, help="csv or json of who each clip shows")
+    verb.add_argument("--image-format", choices=("jpeg", "png"), default="jpeg")
+    verb.add_argument("--quality", type=_positive, default=95, help="of jpeg (95)")
+    verb.add_argument("--frame-stride", type=_positive, default=1, help="keep every n-th frame")
+    verb.add_argument("--max-frames", type=_positive, help="frames kept of a clip (all)")
+    verb.add_argument("--folder-fps", type=float, default=25.0, help="of folders of images (25)")
+    verb.add_argument(
+        "--test-fraction", type=float, default=0.2, help="share of identities to test on (0.2)"
+    )
+    verb.add_argument("--test-clips", nargs="+", metavar="GLOB", help="instead: these clips")
+    verb.add_argument("--split-seed", type=int, default=0, help="of the random split (0)")
+    verb.add_argument("--workers", type=int, help="processes (one per core); 0: none")
 
 
 def _add_animate(verbs: argparse._SubParsersAction) -> None:
@@ -211,13 +241,21 @@ def _add_convert(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("convert", help="read a foreign checkpoint, or write one back")
     verb.set_defaults(run=_convert)
     verb.add_argument("checkpoint", type=Path, help="PyTorch, npz or safetensors file")
-    verb.add_argument("--model", help="fnevr, fomm or vgg19")
-    verb.add_argument("--output", type=Path, required=True, help="folder (or file) to write")
-    verb.add_argument("--reference", type=Path, help="golden case to measure the result against")
-    verb.add_argument(
+    what = verb.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="what the file holds: fnevr, fomm or vgg19")
+    what.add_argument(
         "--reverse",
         action="store_true",
         help="CHECKPOINT is ours: write a .safetensors with the official names and layouts",
+    )
+    verb.add_argument(
+        "--output", type=Path, help="new folder (--reverse: new file); vgg19 needs none"
+    )
+    verb.add_argument(
+        "--arguments",
+        type=Path,
+        metavar="JSON",
+        help="constructor arguments, where they differ from the released model's",
     )
 
 

@@ -74,7 +74,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models/base": {"ops", "layers"},
     "models/registry": {"ops", "layers", "models/base"},
     "models/*": {"models/base", "ops", "geometry", "morphable", "layers"},
-    "models/*/objectives": {"models/base", "ops", "geometry", "morphable", "layers", "losses"},
+    "models/objectives": {"models/base", "ops", "geometry", "morphable", "layers", "losses"},
+    "models/*/objectives": {
+        "models/base",
+        "models/objectives",
+        "ops",
+        "geometry",
+        "morphable",
+        "layers",
+        "losses",
+    },
     "checkpoints": {"serialization", "models/base", "models/registry"},
     "train": {"models/base", "losses/combine", "ops", "checkpoints"},
     "inference": {
@@ -111,9 +120,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "parity": LIBRARY,
     "build": ASSEMBLY,
-    "workflows": ASSEMBLY,
-    "scripts": ASSEMBLY,
-    "cli": ASSEMBLY | {"parity", "data_pipeline/preprocess"},
+    "workflows": ASSEMBLY | {"configs"},
+    "scripts": ASSEMBLY | {"configs"},
+    "cli": ASSEMBLY | {"configs", "parity", "data_pipeline/preprocess"},
     "data_pipeline/feeding": {"serialization"},
     "data_pipeline/builders": PIPELINE_TOOLS
     | {"data_pipeline/feeding", "data_pipeline/preprocess"},
@@ -222,6 +231,8 @@ def folder_of(module: str) -> str | None:
     if parts[2] == "registry":
         return "models/registry"
     if f"{module}.model" not in module_names() and len(parts) == 3:
+        if parts[2].endswith("objectives"):
+            return "models/objectives"
         return "models/base"  # files beside the slices: the protocol, and what families share
     return "models/*/objectives" if parts[3:4] == ["objectives"] else "models/*"
 

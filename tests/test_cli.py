@@ -145,6 +145,43 @@ def test_animate_options_arrive(recorded):
     )
 
 
+def test_prepare_defaults_are_those_of_the_library(recorded):
+    import inspect
+
+    from data_pipeline.preprocess.prepare import prepare_dataset
+
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(prepare_dataset).parameters.items()
+        if name not in ("videos", "output", "limits", "progress")
+    }
+    calls = recorded("data_pipeline.preprocess.prepare", "prepare_dataset")
+    assert main(["prepare", "videos", "--output", "data"]) == 0
+    assert calls == [((Path("videos"), Path("data")), defaults)]
+
+
+def test_convert_passes_constructor_arguments_on(recorded, tmp_path):
+    arguments = tmp_path / "arguments.json"
+    arguments.write_text('{"num_keypoints": 5}', encoding="utf-8")
+    result = types.SimpleNamespace(networks={})
+    calls = recorded(
+        "talking_heads_jax.conversion.apply",
+        "convert_checkpoint",
+        result=result,
+        reverse_checkpoint=None,
+    )
+    options = ["--model", "fomm", "--output", "o", "--arguments", str(arguments)]
+    assert main(["convert", "file.pth", *options]) == 0
+    assert calls == [(("fomm", Path("file.pth"), Path("o")), {"arguments": {"num_keypoints": 5}})]
+    arguments.write_text("[1]", encoding="utf-8")
+    assert main(["convert", "file.pth", *options]) == 2
+
+
+def test_convert_reverse_needs_an_output(capsys):
+    assert main(["convert", "folder", "--reverse"]) == 2
+    assert capsys.readouterr().err.startswith("error: --output must be given")
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_parity_status_is_the_exit_status(recorded, status):
     calls = recorded("talking_heads_jax.parity.report", "run_and_print", result=status)

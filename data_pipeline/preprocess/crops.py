@@ -60,8 +60,10 @@ def find_landmarks(folder: Path, stem: str) -> Path | None:
 
 
 def read_landmarks(path: Path) -> Landmarks:
-    """Reads an npz with `landmarks68_px` (t 68 2), and optionally `visible` (t 68) and
-    `yaw_pitch_roll_deg` (t 3) in the public convention (yaw > 0 towards the image's right).
+    """Reads a landmark file: `landmarks68_px` (t 68 2), and more where it is known.
+
+    Optional are `visible` (t 68), and `yaw_pitch_roll_deg` (t 3) in the public convention: yaw > 0
+    turns the nose to the image's right, pitch > 0 raises it, roll > 0 turns the head clockwise.
 
     Args:
       path: the file.
@@ -96,7 +98,9 @@ def read_landmarks(path: Path) -> Landmarks:
         fits = fits and angles.shape == (len(points), 3)
     if not fits or not len(points) or not np.isfinite(points).any():
         raise DataError(
-            requirement(f"{path}", "hold landmarks68_px (t 68 2)", points.shape, "See docs/data.md.")
+            requirement(
+                f"{path}", "hold landmarks68_px (t 68 2)", points.shape, "See docs/data.md."
+            )
         )
     return Landmarks(points, visible, angles)
 

@@ -40,7 +40,7 @@ class Source:
         return first if rest and first in SPLITS else None
 
 
-def find_sources(folder: Path) -> tuple[list[Source], list[str]]:
+def find_sources(folder: Path, *, exclude: Path | None = None) -> tuple[list[Source], list[str]]:
     """Finds every clip below a folder.
 
     A clip is a video file, or a folder that holds images itself (also one called x.mp4, as FOMM's
@@ -49,6 +49,7 @@ def find_sources(folder: Path) -> tuple[list[Source], list[str]]:
 
     Args:
       folder: where to look.
+      exclude: a folder that is not looked into: the output may lie below the source.
 
     Returns:
       The clips, sorted by name, and the names of the files that are neither clip nor known side
@@ -67,6 +68,9 @@ def find_sources(folder: Path) -> tuple[list[Source], list[str]]:
     for current, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         here = Path(current)
+        if exclude is not None and here.resolve() == exclude.resolve():
+            subfolders.clear()
+            continue
         images = []
         for name in names:
             suffix = Path(name).suffix.lower()

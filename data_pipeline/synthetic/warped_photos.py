@@ -19,11 +19,13 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from data_pipeline.preprocess.arrays import ClipFrames, write_clips
+from data_pipeline.preprocess.finishing import PrepareSummary
 from talking_heads_jax.errors import ArgumentError, AssetNotFoundError, requirement
 
 _SUPERSAMPLING = 2  # rendered at this multiple of the frame size and averaged: no aliasing
 _MARGIN = 0.5  # of the crop's side, kept around the crop so that warps look beyond its border
-_SPLITS = {"train": 0, "held_out": 1}
+_SPLITS = {"train": 0, "test": 1}
 
 
 class Photograph(NamedTuple):
@@ -256,7 +258,7 @@ def warped_clips(
     """Yields clips, photograph by photograph; same arguments, same pixels.
 
     Args:
-      split: 'train' or 'held_out': the same photographs under different, never shared motions.
+      split: 'train' or 'test': the same photographs under different, never shared motions.
       clips_per_photograph: how many motions each photograph gets.
       num_frames: frames per clip.
       size: side of the frames, pixels.
@@ -281,3 +283,47 @@ def warped_clips(
             )
             clip_id = f"{photograph.name}_{split}_{number:03d}"
             yield Clip(clip_id, photograph.name, frames, warp)
+
+
+def write_warped_photos(
+    output: Path,
+    *,
+    size: int,
+    train_clips: int = 12,
+    test_clips: int = 2,
+    num_frames: int = 16,
+    seed: int = 0,
+) -> PrepareSummary:
+    """Writes the data set: splits 'train' and 'test' share photographs, never motions.
+
+    Args:
+      output: new, empty, or begun by the same call.
+      size: side of the frames, pixels.
+      train_clips: per photograph.
+      test_clips: per photograph.
+      num_frames: frames per clip.
+      seed: of the whole set.
+
+    Returns:
+      What was written.
+
+    Raises:
+      AssetNotFoundError: if a photograph is not there.
+      DataError: if `output` holds another data set, or the disk is full.
+    """
+    counts = {"train": train_clips, "test": test_clips}
+    clips = (
+        ClipFrames(clip.clip_id, clip.frames, identity_id=clip.identity_id, split=split)
+        for split, count in counts.items()
+        for clip in warped_clips(
+            split=split, clips_per_photograph=count, num_frames=num_frames, size=size, seed=seed
+        )
+    )
+    recipe = {
+        "made_by": "warped_photos",
+        "photographs": [[photo.path, *photo.box_px] for photo in PHOTOGRAPHS],
+        "clips": counts,
+        "num_frames": num_frames,
+        "seed": seed,
+    }
+    return write_clips(output, clips, size=size, recipe=recipe)

@@ -5,6 +5,7 @@ all other frames as driving (FOMM's script also scores frame 0 against itself).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ class Clip(NamedTuple):
     Attributes:
       clip_id: its name in reports.
       frames: yields (h w 3) uint8, or float in [0, 1]; read once, never held as a whole.
+      identity_id: who is shown; clips of one person are not independent. Empty: nobody else's.
     """
 
     clip_id: str
     frames: Iterable[np.ndarray]
+    identity_id: str = ""
 
 
 class ClipTask(NamedTuple):
@@ -32,11 +35,13 @@ class ClipTask(NamedTuple):
       clip_id: its name in reports.
       source: (h w 3) float32 in [0, 1].
       driving: yields (h w 3) float32 in [0, 1], each also the target of its prediction.
+      identity_id: who is shown; the clip's name where that is not known.
     """
 
     clip_id: str
     source: np.ndarray
     driving: Iterator[np.ndarray]
+    identity_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,9 @@ class Protocol:
             start = [source] if self.include_source else []
             if following is not None:
                 start.append(following)
-            yield ClipTask(str(clip.clip_id), source, _chain(start, driving))
+            frames_left = itertools.chain(start, driving)
+            identity = clip.identity_id or clip.clip_id
+            yield ClipTask(str(clip.clip_id), source, frames_left, str(identity))
 
 
 PROTOCOLS = {
@@ -114,8 +121,3 @@ def as_unit_float(frame: np.ndarray) -> np.ndarray:
     if frame.dtype == np.uint8:
         return frame.astype(np.float32) / np.float32(255)
     return frame.astype(np.float32)
-
-
-def _chain(start: list[np.ndarray], rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield from start
-    yield from rest

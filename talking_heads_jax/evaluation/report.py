@@ -1,7 +1,7 @@
 """Tables, intervals and pictures of an evaluation.
 
-Intervals are bootstrapped over clips: frames of one clip are not independent, clips are the units.
-A difference between two rows is taken clip by clip before it is resampled.
+Intervals are bootstrapped over identities: frames of one clip, and clips of one person, are not
+independent. A difference between two rows is taken clip by clip before it is resampled.
 """
 
 import json
@@ -38,26 +38,33 @@ class Interval(NamedTuple):
 
 def bootstrap_interval(
     values: Sequence[float],
+    groups: Sequence[str] | None = None,
     *,
     level: float = _LEVEL,
     resamples: int = _RESAMPLES,
     seed: int = _SEED,
 ) -> Interval:
-    """Percentile bootstrap of the mean.
+    """Percentile bootstrap of the mean; whole groups are drawn with replacement.
 
     Args:
-      values: one per clip; with a single one the interval is as wide as unknown: NaN.
+      values: one per clip.
+      groups: what each belongs to, an identity; None: every value is its own group. With a single
+        group nothing is known about the spread: the ends are NaN.
       level: coverage.
-      resamples: drawn with replacement.
-      seed: of the draw.
+      resamples: number of draws.
+      seed: of the draws.
     """
     values = np.asarray(values, np.float64)
+    names = np.arange(values.size) if groups is None else np.asarray(groups)
+    members = np.unique(names, return_inverse=True)[1]
+    count = int(members.max()) + 1
     mean = float(values.mean())
-    if values.size < 2:
+    if count < 2:
         return Interval(mean, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, values.size, (resamples, values.size))
-    means = values[draws].mean(axis=1)
+    sums = np.bincount(members, weights=values, minlength=count)
+    sizes = np.bincount(members, minlength=count)
+    draws = np.random.default_rng(seed).integers(0, count, (resamples, count))
+    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return Interval(mean, float(low), float(high))
@@ -75,7 +82,7 @@ def gain_over_trivial(result: EvaluationResult, recipe: Recipe) -> Interval:
     sign = 1.0 if recipe.higher_is_better else -1.0
     own = np.asarray(result.values[MODEL_ROW][recipe.name])
     other = np.asarray(result.values[best_trivial(result, recipe)][recipe.name])
-    return bootstrap_interval(sign * (own - other))
+    return bootstrap_interval(sign * (own - other), result.identity_ids)
 
 
 def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +98,13 @@ def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]
         "protocol": result.protocol,
         "num_clips": len(result.clip_ids),
         "num_frames": int(sum(result.num_frames)),
-        "interval": f"{_LEVEL:g} percentile bootstrap over clips, {_RESAMPLES} resamples",
+        "num_identities": len(set(result.identity_ids)),
+        "interval": f"{_LEVEL:g} percentile bootstrap over identities, {_RESAMPLES} resamples",
         "rows": {
-            row: {name: bootstrap_interval(columns[name])._asdict() for name in recipes}
+            row: {
+                name: bootstrap_interval(columns[name], result.identity_ids)._asdict()
+                for name in recipes
+            }
             for row, columns in result.values.items()
         },
         "gain_over_best_trivial": {
@@ -131,7 +142,7 @@ def as_markdown(result: EvaluationResult, info: Mapping[str, Any]) -> str:
     ]
     lines = [
         f"{result.protocol}: {len(result.clip_ids)} clips, {sum(result.num_frames)} frames; "
-        f"mean over clips [{100 * _LEVEL:g} % bootstrap interval over clips]",
+        f"mean over clips [{100 * _LEVEL:g} % bootstrap interval over identities]",
         "",
         *(f"- {key}: {value}" for key, value in info.items()),
         "",
@@ -139,7 +150,10 @@ def as_markdown(result: EvaluationResult, info: Mapping[str, Any]) -> str:
         "|---" * (len(header) + 1) + "|",
     ]
     for row, columns in result.values.items():
-        cells = [_cell(bootstrap_interval(columns[recipe.name])) for recipe in result.recipes]
+        cells = [
+            _cell(bootstrap_interval(columns[recipe.name], result.identity_ids))
+            for recipe in result.recipes
+        ]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     gains = [_cell(gain_over_trivial(result, recipe)) for recipe in result.recipes]
     lines.append("| gain over the best trivial answer | " + " | ".join(gains) + " |")

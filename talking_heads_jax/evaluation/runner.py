@@ -49,6 +49,7 @@ class EvaluationResult:
       protocol: its name.
       recipes: in the order of the tables.
       clip_ids: in the order of the values.
+      identity_ids: who is shown in each clip.
       num_frames: driving frames of each clip.
       values: row name -> recipe name -> mean over the frames of each clip.
       gallery: pictures of the first clips.
@@ -57,6 +58,7 @@ class EvaluationResult:
     protocol: str
     recipes: tuple[Recipe, ...]
     clip_ids: list[str]
+    identity_ids: list[str]
     num_frames: list[int]
     values: dict[str, dict[str, list[float]]]
     gallery: list[GalleryRow]
@@ -149,6 +151,7 @@ def evaluate_clips(
         chosen,
         [],
         [],
+        [],
         {row: {recipe.name: [] for recipe in chosen} for row in (MODEL_ROW, *answers)},
         [],
     )
@@ -180,6 +183,7 @@ def evaluate_clips(
             for recipe, mean in zip(chosen, row_means, strict=True):
                 result.values[row][recipe.name].append(float(mean.compute()))
         result.clip_ids.append(task.clip_id)
+        result.identity_ids.append(task.identity_id)
         result.num_frames.append(count)
         if picture is not None:
             result.gallery.append(picture)

@@ -1,4 +1,4 @@
-"""Head angles ↔ rotation matrices, in the image convention: x right, y down, z away from the viewer.
+"""Head angles ↔ rotation matrices, in the image convention: x right, y down, z away from us.
 
 A face at rest looks at the camera, along −z. Angles are radians: yaw > 0 turns the nose towards the
 right edge of the image, pitch > 0 raises it, roll > 0 turns the head clockwise in the image.

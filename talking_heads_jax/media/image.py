@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from talking_heads_jax.errors import MediaError, check_choice, requirement
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits
@@ -148,6 +148,8 @@ def _read(file: io.IOBase, what: str, limits: MediaLimits) -> np.ndarray:
         raise MediaError(
             requirement(what, f"have at most {limits.max_pixels} pixels", error, "Shrink it first.")
         ) from error
+    except UnidentifiedImageError as error:
+        raise MediaError(requirement(what, "be an image", "other data", remedy)) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(requirement(what, "be a readable image", reason, remedy)) from error

@@ -101,7 +101,7 @@ class VideoReader:
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1
     ) -> Iterator[np.ndarray]:
-        """Iterates over the frames of `range(start, stop, step)`; frames in between are not converted.
+        """Iterates over the frames of `range(start, stop, step)`; no other is converted.
 
         Args:
           start: first frame.
@@ -112,7 +112,8 @@ class VideoReader:
           An iterator over uint8 (h w 3) RGB; it holds the file open until it ends or is closed.
 
         Raises:
-          MediaError: while iterating: a frame cannot be decoded, changes size, or a limit is passed.
+          MediaError: while iterating: a frame cannot be decoded or changes size, or there are too
+            many.
         """
         iteration = self._frames(start, stop, step)
         self._open_iterations.add(iteration)

@@ -147,7 +147,7 @@ def keypoint_gaussians(
       exp(-|z - p|^2 / (2 variance)) at every pixel z, one channel per point.
 
     Source:
-      FOMM, section 3.1: the heatmaps given to the dense-motion network.
+      FOMM, released code: the heatmaps given to the dense-motion network.
     """
     columns = _axis_gaussians(points[..., 0], w, variance)
     rows = _axis_gaussians(points[..., 1], h, variance)
@@ -175,8 +175,8 @@ def splat_gaussians_3d(
       sum_i weights_i exp(-|z - p_i|^2 / (2 variance)) at every voxel z.
 
     Source:
-      FNeVR (Zeng et al. 2022), the density target of its shape loss, with its released helper's
-      Gaussian. The sum over points is two small products: the Gaussian factorises by axis.
+      FNeVR (Zeng et al. 2022), equation 5: the target of its shape loss. The
+      Gaussian factorises by axis, so the sum over points is one small matrix product.
     """
     d, h, w = size
     columns = _axis_gaussians(points[..., 0], w, variance)

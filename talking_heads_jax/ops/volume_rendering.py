@@ -31,8 +31,8 @@ def composite_weights(
       ArgumentError: an unknown `transmittance`.
 
     Source:
-      NeRF (Mildenhall et al. 2020), equation 3; FNeVR (Zeng et al. 2022), equation 5 and its
-      released code.
+      NeRF (Mildenhall et al. 2020), equation 3; FNeVR (Zeng et al. 2022), equation 9
+      (exclusive) and its released code (inclusive).
     """
     check_choice("the transmittance", transmittance, TRANSMITTANCES)
     thickness = jnp.cumsum(density, axis=-1)

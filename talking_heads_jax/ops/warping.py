@@ -33,7 +33,7 @@ def sparse_motions(
       p_S + J_S J_D^-1 (z - p_D) for keypoint i at every pixel z. Singular J_D give finite motions.
 
     Source:
-      FOMM (Siarohin et al. 2019), equation 4, and FNeVR (Zeng et al. 2022), equation 2.
+      FNeVR (Zeng et al. 2022), equation 1, after FOMM (Siarohin et al. 2019).
     """
     dtype = jnp.promote_types(source.value.dtype, jnp.float32)
     source_value, driving_value = source.value.astype(dtype), driving.value.astype(dtype)
@@ -67,7 +67,7 @@ def combine_motions(
       The blended deformation, in the dtype of `motions`.
 
     Source:
-      FOMM, equation 7.
+      FNeVR, equation 2 (first line), after FOMM.
     """
     weights = jnp.moveaxis(mask, -1, 1).astype(motions.dtype)
     return jnp.sum(weights[..., None] * motions, axis=1)
@@ -88,7 +88,7 @@ def occlude(
       The product, in the dtype of `features`.
 
     Source:
-      FOMM, equation 8.
+      FNeVR, equation 2 (second line), after FOMM.
     """
     visible = resize_bilinear(occlusion_map, features.shape[1:3], align_corners=False)
     return features * visible.astype(features.dtype)

@@ -49,7 +49,7 @@ def build_converted(
       resolution: side of the images.
       options: further constructor arguments.
     """
-    model = build_model(name, resolution=resolution, **arguments(case.shapes), **options)
+    model = build_model(name, **{"resolution": resolution, **arguments(case.shapes), **options})
     return model, to_variables(model, {network: case.state_dict()})
 
 

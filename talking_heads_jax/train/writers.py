@@ -47,7 +47,9 @@ class JsonLinesWriter:
           start_step: lines of later steps, and a last line cut short by a crash, are dropped.
         """
         if path.exists():
-            kept = [line for line in path.read_text("utf-8").splitlines() if _up_to(line, start_step)]
+            kept = [
+                line for line in path.read_text("utf-8").splitlines() if _up_to(line, start_step)
+            ]
             temporary = path.with_suffix(".partial")
             temporary.write_text("".join(f"{line}\n" for line in kept), "utf-8")
             os.replace(temporary, path)

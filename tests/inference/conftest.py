@@ -104,11 +104,12 @@ def write_clip(path: Path, frames: np.ndarray, *, fps: float = 25) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def head():
+    """One object for all tests, as compiled code belongs to the object."""
     return BrightnessHead()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def variables(head):
     return head.init(None)

@@ -133,8 +133,8 @@ def test_source_is_encoded_once_per_clip(head, variables, monkeypatch):
     assert len(calls) == 1
 
 
-def test_compiled_code_is_shared_by_frames_clips_sources_and_animators(head, variables):
-    _ready(head, variables)
+def test_compiled_code_is_shared_by_frames_clips_sources_and_animators(variables):
+    head = BrightnessHead()
     for source in moving_frames(3, seed=7):
         animator = FrameAnimator(head, variables, source, batch_size=2)
         animator.set_initial(DRIVING[0])
@@ -143,7 +143,8 @@ def test_compiled_code_is_shared_by_frames_clips_sources_and_animators(head, var
     assert head.traces["encode_source"] == 1
 
 
-def test_source_encoding_is_no_part_of_a_frame(head, variables):
+def test_source_encoding_is_no_part_of_a_frame(variables):
+    head = BrightnessHead()
     animator = _ready(head, variables)
     head.traces["encode_source"] = 0
     animator.frames(DRIVING[:1])

@@ -1,5 +1,6 @@
 """Properties of the grids, the pixel conversions and the Gaussians."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,7 +65,9 @@ def test_ndc_to_px_names_the_mismatch():
 
 def test_keypoint_gaussians_equals_the_formula():
     points = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (2, 3, 2)), jnp.float32)
-    heat = coordinates.keypoint_gaussians(points, 6, 5, variance=0.05)
+    heat = jax.jit(
+        coordinates.keypoint_gaussians, static_argnums=(1, 2), static_argnames="variance"
+    )(points, 6, 5, variance=0.05)
     grid = np.asarray(coordinates.corner_grid(6, 5))[None, :, :, None]
     squared = np.square(grid - np.asarray(points)[:, None, None]).sum(-1)
     # One rounding more than the direct form: the exponential is split in two factors.
@@ -72,7 +75,9 @@ def test_keypoint_gaussians_equals_the_formula():
 
 
 def test_keypoint_gaussians_peaks_with_one_at_the_point():
-    heat = coordinates.keypoint_gaussians(jnp.array([[[0.5, -1.0]]]), 3, 5, variance=0.01)
+    heat = jax.jit(
+        coordinates.keypoint_gaussians, static_argnums=(1, 2), static_argnames="variance"
+    )(jnp.array([[[0.5, -1.0]]]), 3, 5, variance=0.01)
     assert np.unravel_index(np.argmax(heat), heat.shape) == (0, 0, 3, 0)
     np.testing.assert_allclose(heat.max(), 1, rtol=1e-6)
 

@@ -10,7 +10,12 @@ import pytest
 
 from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.ops import coordinates
-from talking_heads_jax.ops.grid_sample import grid_sample, grid_sample_3d
+from talking_heads_jax.ops import grid_sample as sampling
+
+OPTIONS = ("align_corners", "padding", "mode")
+# Compiled as a whole: running operation by operation compiles each of them.
+grid_sample = jax.jit(sampling.grid_sample, static_argnames=OPTIONS)
+grid_sample_3d = jax.jit(sampling.grid_sample_3d, static_argnames=OPTIONS)
 
 RULES = list(
     itertools.product([True, False], ["zeros", "border", "reflection"], ["bilinear", "nearest"])
@@ -129,7 +134,7 @@ def test_grid_sample_gradients_equal_finite_differences(padding, align_corners):
     def reference(image, grid):
         return np.sum(_reference(image, grid, align_corners, padding, "bilinear") * weights)
 
-    gradients = jax.grad(loss, (0, 1))(
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(
         jnp.asarray(image, jnp.float32), jnp.asarray(grid, jnp.float32)
     )
     step = 1e-3  # the function is piecewise bilinear: central differences are exact within a cell
@@ -153,7 +158,7 @@ def test_grid_sample_is_finite_for_absurd_coordinates(padding):
     def total(image, grid):
         return grid_sample(image, grid, align_corners=False, padding=padding).sum()
 
-    value, gradients = jax.value_and_grad(total, (0, 1))(image, grid)
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(image, grid)
     assert value == (0 if padding == "zeros" else 3)
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 

@@ -53,15 +53,17 @@ def test_inverse_2x2_times_matrix_is_identity():
 
 def test_inverse_2x2_is_exact_for_tiny_regular_matrices():
     matrix = jnp.array([[2e-5, 0.0], [0.0, 4e-5]])
-    np.testing.assert_allclose(numerics.inverse_2x2(matrix), [[5e4, 0], [0, 2.5e4]], rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(numerics.inverse_2x2)(matrix), [[5e4, 0], [0, 2.5e4]], rtol=1e-6
+    )
 
 
 def test_inverse_2x2_is_finite_for_singular_matrices():
     singular = jnp.array(
         [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]]
     )
-    inverse = numerics.inverse_2x2(singular)
-    gradient = jax.grad(lambda m: numerics.inverse_2x2(m).sum())(singular)
+    inverse = jax.jit(numerics.inverse_2x2)(singular)
+    gradient = jax.jit(jax.grad(lambda m: numerics.inverse_2x2(m).sum()))(singular)
     assert np.isfinite(inverse).all()
     assert np.isfinite(gradient).all()
 

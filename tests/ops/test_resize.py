@@ -8,6 +8,10 @@ import pytest
 from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.ops import resize
 
+# Compiled as a whole: running operation by operation compiles each of them.
+resize_bilinear = jax.jit(resize.resize_bilinear, static_argnames=("size", "align_corners"))
+antialias_downsample = jax.jit(resize.antialias_downsample, static_argnames=("scale",))
+
 
 def _image(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
@@ -16,13 +20,13 @@ def _image(*shape, seed=0):
 def test_resize_bilinear_aligned_equals_published_values():
     # 4 -> 8 with aligned corners: steps of 3/7.
     x = jnp.arange(4.0).reshape(1, 1, 4, 1)
-    result = resize.resize_bilinear(x, (1, 8), align_corners=True)
+    result = resize_bilinear(x, (1, 8), align_corners=True)
     np.testing.assert_allclose(result[0, 0, :, 0], np.arange(8) * 3 / 7, atol=1e-6)
 
 
 def test_resize_bilinear_edges_equals_quarter_steps():
     x = jnp.arange(4.0).reshape(1, 1, 4, 1)
-    result = resize.resize_bilinear(x, (1, 8), align_corners=False)
+    result = resize_bilinear(x, (1, 8), align_corners=False)
     np.testing.assert_allclose(
         result[0, 0, :, 0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3], atol=1e-6
     )
@@ -42,7 +46,7 @@ def test_resize_bilinear_equals_interp(align_corners, size):
         return np.apply_along_axis(lambda v: np.interp(place, np.arange(old), v), dim, array)
 
     expected = axis(axis(np.asarray(x, np.float64), size[0], 1), size[1], 2)
-    result = resize.resize_bilinear(x, size, align_corners=align_corners)
+    result = resize_bilinear(x, size, align_corners=align_corners)
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
@@ -60,9 +64,9 @@ def test_resize_bilinear_gradient_sums_to_the_number_of_outputs():
 
 def test_resize_bilinear_keeps_bfloat16():
     x = _image(1, 4, 4, 2).astype(jnp.bfloat16)
-    result = resize.resize_bilinear(x, (8, 8), align_corners=True)
+    result = resize_bilinear(x, (8, 8), align_corners=True)
     assert result.dtype == jnp.bfloat16
-    wide = resize.resize_bilinear(x.astype(jnp.float32), (8, 8), align_corners=True)
+    wide = resize_bilinear(x.astype(jnp.float32), (8, 8), align_corners=True)
     np.testing.assert_array_equal(result, wide.astype(jnp.bfloat16))
 
 
@@ -103,12 +107,12 @@ def test_antialias_downsample_equals_blur_then_subsample(scale, size):
     for i, row in enumerate(taps):
         for j, column in enumerate(taps):
             blurred += row * column * padded[:, i : i + size[0], j : j + size[1]]
-    result = resize.antialias_downsample(jnp.asarray(x, jnp.float32), scale)
+    result = antialias_downsample(jnp.asarray(x, jnp.float32), scale)
     np.testing.assert_allclose(result, blurred[:, ::stride, ::stride], atol=1e-6)
 
 
 def test_antialias_downsample_keeps_a_constant_inside():
-    result = resize.antialias_downsample(jnp.ones((1, 32, 32, 1)), 0.25)
+    result = antialias_downsample(jnp.ones((1, 32, 32, 1)), 0.25)
     np.testing.assert_allclose(result[0, 2:-2, 2:-2], 1, atol=1e-6)
     assert result[0, 0, 0, 0] < 0.5  # zeros outside darken the corner
 

@@ -9,6 +9,10 @@ from talking_heads_jax.ops import thin_plate_spline as tps
 from talking_heads_jax.ops.coordinates import corner_grid
 from talking_heads_jax.ops.grid_sample import grid_sample
 
+transform_points = jax.jit(tps.transform_points)
+transform_frame = jax.jit(tps.transform_frame)
+transform_jacobian = jax.jit(tps.transform_jacobian)
+
 SIZES = {"sigma_affine": 0.05, "sigma_tps": 0.05, "points_tps": 5}
 
 
@@ -40,7 +44,7 @@ def test_random_transform_has_the_stated_spread():
     # 24000 and 36000 draws: the standard error of a standard deviation is below 0.5 %.
     np.testing.assert_allclose(noise.std(), 0.05, rtol=0.02)
     np.testing.assert_allclose(transform.control_params.std(), 0.005, rtol=0.02)
-    np.testing.assert_allclose(noise.mean((0)), 0, atol=4e-3)
+    np.testing.assert_allclose(noise.mean(0), 0, atol=4e-3)
     np.testing.assert_array_equal(transform.control_points, corner_grid(3, 3).reshape(-1, 2))
 
 
@@ -52,7 +56,7 @@ def test_random_transform_differs_between_examples_and_repeats_with_the_key():
 
 def test_transform_points_equals_the_loop():
     transform, points = _transform(), _points()
-    moved = tps.transform_points(transform, points)
+    moved = transform_points(transform, points)
     for b, n in np.ndindex(2, 4):
         expected = _reference(transform, b, np.asarray(points[b, n], np.float64))
         np.testing.assert_allclose(moved[b, n], expected, atol=2e-6)
@@ -62,19 +66,19 @@ def test_transform_points_of_zero_noise_is_the_identity():
     transform = tps.random_transform(
         jax.random.key(0), 2, sigma_affine=0.0, sigma_tps=0.0, points_tps=5
     )
-    np.testing.assert_array_equal(tps.transform_points(transform, _points()), _points())
+    np.testing.assert_array_equal(transform_points(transform, _points()), _points())
 
 
 def test_transform_points_under_jit_equals_eager_at_any_rank():
     transform, points = _transform(), _points().reshape(2, 2, 2, 2)
-    moved = jax.jit(tps.transform_points)(transform, points)
+    moved = transform_points(transform, points)
     flat = tps.transform_points(transform, points.reshape(2, 4, 2))
     np.testing.assert_allclose(moved.reshape(2, 4, 2), flat, atol=1e-6)
 
 
 def test_transform_jacobian_equals_finite_differences():
     transform, points = _transform(), _points()
-    jacobian = tps.transform_jacobian(transform, points)
+    jacobian = transform_jacobian(transform, points)
     step = 1e-5
     for b, n in np.ndindex(2, 4):
         point = np.asarray(points[b, n], np.float64)
@@ -90,18 +94,20 @@ def test_transform_jacobian_equals_finite_differences():
 def test_transform_jacobian_is_finite_and_differentiable_at_a_control_point():
     transform = _transform()
     on_controls = jnp.broadcast_to(transform.control_points[None], (2, 25, 2))
-    jacobian = tps.transform_jacobian(transform, on_controls)
-    gradient = jax.grad(lambda p: tps.transform_jacobian(transform, p).sum())(on_controls)
+    jacobian = transform_jacobian(transform, on_controls)
+    gradient = jax.jit(jax.grad(lambda p: transform_jacobian(transform, p).sum()))(on_controls)
     assert np.isfinite(jacobian).all()
     assert np.isfinite(gradient).all()
 
 
 def test_transform_jacobian_gradient_equals_finite_differences():
     transform, points = _transform(), _points(seed=3)
-    gradient = jax.grad(lambda p: tps.transform_jacobian(transform, p)[..., 0, 1].sum())(points)
+    gradient = jax.jit(jax.grad(lambda p: transform_jacobian(transform, p)[..., 0, 1].sum()))(
+        points
+    )
     step = 1e-2
     moved = [
-        tps.transform_jacobian(transform, points.at[0, 1, 0].add(sign * step))[0, 1, 0, 1]
+        transform_jacobian(transform, points.at[0, 1, 0].add(sign * step))[0, 1, 0, 1]
         for sign in (1, -1)
     ]
     assert abs(gradient[0, 1, 0]) > 1e-3
@@ -112,9 +118,9 @@ def test_transform_jacobian_gradient_equals_finite_differences():
 def test_transform_frame_samples_at_the_transformed_grid():
     transform = _transform()
     image = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 10, 3)), jnp.float32)
-    places = tps.transform_points(transform, jnp.broadcast_to(corner_grid(8, 10), (2, 8, 10, 2)))
+    places = transform_points(transform, jnp.broadcast_to(corner_grid(8, 10), (2, 8, 10, 2)))
     expected = grid_sample(image, places, align_corners=False, padding="reflection")
-    np.testing.assert_allclose(tps.transform_frame(transform, image), expected, atol=1e-6)
+    np.testing.assert_allclose(transform_frame(transform, image), expected, atol=1e-6)
 
 
 @pytest.mark.parity
@@ -127,10 +133,10 @@ def test_transform_equals_golden(shared_folder):
         case["in/control_params"].reshape(2, -1),
     )
     # The tolerances stated with the golden numbers.
-    frame = np.abs(tps.transform_frame(transform, case["in/image"]) - case["out/frame"])
+    frame = np.abs(transform_frame(transform, case["in/image"]) - case["out/frame"])
     assert frame.max() <= 5e-5
     assert frame.mean() <= 1e-6
-    points = tps.transform_points(transform, case["in/points"])
+    points = transform_points(transform, case["in/points"])
     np.testing.assert_allclose(points, case["out/points"], atol=2e-6, rtol=0)
-    jacobian = tps.transform_jacobian(transform, case["in/points"])
+    jacobian = transform_jacobian(transform, case["in/points"])
     np.testing.assert_allclose(jacobian, case["out/jacobian"], atol=5e-6, rtol=0)

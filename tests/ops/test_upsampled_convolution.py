@@ -8,6 +8,9 @@ import pytest
 from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.ops.upsampled_convolution import conv_after_nearest_upsample
 
+# Compiled as a whole: running operation by operation compiles each of them.
+compiled = jax.jit(conv_after_nearest_upsample, static_argnames=("factor", "implementation"))
+
 SIZES = [(5, 7), (1, 4), (4, 1), (1, 1), (6, 6)]
 
 
@@ -29,9 +32,7 @@ def test_conv_after_nearest_upsample_equals_loops(implementation, factor, size):
     expected = np.zeros((2, h, w, 4)) + np.asarray(bias)
     for i, j in np.ndindex(3, 3):
         expected += padded[:, i : i + h, j : j + w] @ np.asarray(kernel[i, j], np.float64)
-    result = conv_after_nearest_upsample(
-        x, kernel, bias, factor=factor, implementation=implementation
-    )
+    result = compiled(x, kernel, bias, factor=factor, implementation=implementation)
     # 27 float32 products of size one fifth; the collapsed kernels round once more.
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
@@ -58,10 +59,8 @@ def test_conv_after_nearest_upsample_gradients_agree(factor):
 @pytest.mark.parametrize("implementation", ["plain", "collapsed"])
 def test_conv_after_nearest_upsample_keeps_bfloat16(implementation):
     x, kernel, _ = _arguments(4, 4)
-    result = conv_after_nearest_upsample(
-        x.astype(jnp.bfloat16), kernel, None, factor=2, implementation=implementation
-    )
-    exact = conv_after_nearest_upsample(x, kernel, None, factor=2, implementation="plain")
+    result = compiled(x.astype(jnp.bfloat16), kernel, None, factor=2, implementation=implementation)
+    exact = compiled(x, kernel, None, factor=2, implementation="plain")
     assert result.dtype == jnp.bfloat16
     # bfloat16 holds 8 bits; results are of size one to three.
     np.testing.assert_allclose(result.astype(jnp.float32), exact, atol=0.05)

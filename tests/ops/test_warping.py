@@ -10,6 +10,15 @@ from talking_heads_jax.ops.coordinates import corner_grid
 from talking_heads_jax.ops.grid_sample import grid_sample
 from talking_heads_jax.ops.resize import resize_bilinear
 
+# Compiled as a whole: running operation by operation compiles each of them.
+RULES = ("align_corners", "padding")
+grid_sample = jax.jit(grid_sample, static_argnames=RULES)
+resize_bilinear = jax.jit(resize_bilinear, static_argnames=("size", "align_corners"))
+sparse_motions = jax.jit(warping.sparse_motions, static_argnames=("h", "w"))
+combine_motions = jax.jit(warping.combine_motions)
+occlude = jax.jit(warping.occlude)
+warp = jax.jit(warping.warp, static_argnames=RULES)
+
 
 def _keypoints(seed, *, count=3):
     rng = np.random.default_rng(seed)
@@ -20,7 +29,7 @@ def _keypoints(seed, *, count=3):
 
 def test_sparse_motions_equals_the_equation():
     source, driving = _keypoints(0), _keypoints(1)
-    motions = warping.sparse_motions(source, driving, 4, 5)
+    motions = sparse_motions(source, driving, 4, 5)
     grid = np.asarray(corner_grid(4, 5), np.float64)
     np.testing.assert_array_equal(motions[:, 0], np.broadcast_to(corner_grid(4, 5), (2, 4, 5, 2)))
     for b in range(2):
@@ -32,7 +41,7 @@ def test_sparse_motions_equals_the_equation():
 
 def test_sparse_motions_of_equal_keypoints_is_the_identity():
     keypoints = _keypoints(2)
-    motions = warping.sparse_motions(keypoints, keypoints, 5, 4)
+    motions = sparse_motions(keypoints, keypoints, 5, 4)
     np.testing.assert_allclose(
         motions, jnp.broadcast_to(corner_grid(5, 4), motions.shape), atol=1e-5
     )
@@ -41,13 +50,13 @@ def test_sparse_motions_of_equal_keypoints_is_the_identity():
 def test_sparse_motions_maps_driving_points_to_source_points():
     source = Keypoints(jnp.array([[[0.5, -0.25]]]), _keypoints(3, count=1).jacobian[:1])
     driving = Keypoints(jnp.array([[[0.0, 1.0]]]), _keypoints(4, count=1).jacobian[:1])
-    motions = warping.sparse_motions(source, driving, 5, 5)
+    motions = sparse_motions(source, driving, 5, 5)
     np.testing.assert_allclose(motions[0, 1, 4, 2], [0.5, -0.25], atol=1e-6)
 
 
 def test_sparse_motions_without_jacobians_translates():
     source, driving = _keypoints(5), _keypoints(6)
-    motions = warping.sparse_motions(source, driving._replace(jacobian=None), 4, 5)
+    motions = sparse_motions(source, driving._replace(jacobian=None), 4, 5)
     shift = (source.value - driving.value)[:, :, None, None]
     expected = corner_grid(4, 5) + shift
     np.testing.assert_allclose(motions[:, 1:], expected, atol=1e-6)
@@ -58,18 +67,18 @@ def test_sparse_motions_is_finite_for_singular_jacobians():
     singular = jnp.zeros_like(driving.jacobian)
 
     def warped(jacobian):
-        motions = warping.sparse_motions(source, driving._replace(jacobian=jacobian), 4, 4)
+        motions = sparse_motions(source, driving._replace(jacobian=jacobian), 4, 4)
         return grid_sample(jnp.ones((2, 4, 4, 1)), motions, align_corners=False).sum()
 
-    value, gradient = jax.value_and_grad(warped)(singular)
+    value, gradient = jax.jit(jax.value_and_grad(warped))(singular)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 
 
 def test_combine_motions_of_one_hot_mask_picks_the_motion():
-    motions = warping.sparse_motions(_keypoints(9), _keypoints(10), 4, 5)
+    motions = sparse_motions(_keypoints(9), _keypoints(10), 4, 5)
     choice = np.random.default_rng(11).integers(0, 4, (2, 4, 5))
-    combined = warping.combine_motions(jax.nn.one_hot(choice, 4), motions)
+    combined = combine_motions(jax.nn.one_hot(choice, 4), motions)
     expected = np.take_along_axis(np.asarray(motions), choice[:, None, ..., None], axis=1)[:, 0]
     np.testing.assert_array_equal(combined, expected)
 
@@ -78,22 +87,22 @@ def test_occlude_resizes_the_map_and_multiplies():
     features = jnp.asarray(np.random.default_rng(12).normal(size=(1, 8, 8, 3)), jnp.float32)
     visible = jnp.asarray(np.random.default_rng(13).uniform(size=(1, 4, 4, 1)), jnp.float32)
     resized = resize_bilinear(visible, (8, 8), align_corners=False)
-    np.testing.assert_allclose(warping.occlude(features, visible), features * resized, atol=1e-6)
-    np.testing.assert_array_equal(warping.occlude(features, jnp.zeros((1, 8, 8, 1))), 0)
+    np.testing.assert_allclose(occlude(features, visible), features * resized, atol=1e-6)
+    np.testing.assert_array_equal(occlude(features, jnp.zeros((1, 8, 8, 1))), 0)
 
 
 def test_warp_by_one_pixel_shifts_the_image():
     image = jnp.asarray(np.random.default_rng(14).normal(size=(1, 5, 6, 2)), jnp.float32)
     right = corner_grid(5, 6) + jnp.array([2 / 5, 0.0])  # one pixel of six, corners aligned
-    warped = warping.warp(image, right[None], align_corners=True)
+    warped = warp(image, right[None], align_corners=True)
     np.testing.assert_allclose(warped[:, :, :-1], image[:, :, 1:], atol=1e-5)
     np.testing.assert_allclose(warped[:, :, -1], 0, atol=1e-5)
 
 
 def test_warp_resizes_a_small_deformation_first():
     image = jnp.asarray(np.random.default_rng(15).normal(size=(2, 8, 12, 2)), jnp.float32)
-    deformation = warping.sparse_motions(_keypoints(16), _keypoints(17), 4, 6)[:, 1]
-    warped = warping.warp(image, deformation, align_corners=False, padding="border")
+    deformation = sparse_motions(_keypoints(16), _keypoints(17), 4, 6)[:, 1]
+    warped = warp(image, deformation, align_corners=False, padding="border")
     large = resize_bilinear(deformation, (8, 12), align_corners=False)
     expected = grid_sample(image, large, align_corners=False, padding="border")
     np.testing.assert_allclose(warped, expected, atol=1e-6)

@@ -13,6 +13,7 @@ from data_pipeline.synthetic.warped_photos import (
     read_crop,
     render_frame,
     warped_clips,
+    write_warped_photos,
 )
 from talking_heads_jax.errors import ArgumentError, AssetNotFoundError
 
@@ -91,7 +92,7 @@ def test_warped_clips_repeat_and_splits_differ():
     arguments = {"clips_per_photograph": 2, "num_frames": 3, "size": 16, "seed": 5}
     train = list(warped_clips(split="train", **arguments))
     again = list(warped_clips(split="train", **arguments))
-    held_out = list(warped_clips(split="held_out", **arguments))
+    held_out = list(warped_clips(split="test", **arguments))
     assert len(train) == 2 * len(PHOTOGRAPHS)
     assert len({clip.clip_id for clip in train + held_out}) == 2 * len(train)
     for first, second, other in zip(train, again, held_out, strict=True):
@@ -120,8 +121,26 @@ def test_read_crop_margin_continues_the_photograph():
 
 
 def test_unknown_split_and_missing_package_say_what_to_do():
-    with pytest.raises(ArgumentError, match="Use one of train, held_out"):
-        next(warped_clips(split="test", clips_per_photograph=1, num_frames=1, size=16))
+    with pytest.raises(ArgumentError, match="Use one of train, test"):
+        next(warped_clips(split="validation", clips_per_photograph=1, num_frames=1, size=16))
     missing = Photograph("x", "no_such_package_here", "x.png", (0, 0, 1, 1), "CC0")
     with pytest.raises(AssetNotFoundError, match=r"pip install 'talking_heads_jax\[demo\]'"):
         locate_photograph(missing)
+
+
+def test_write_warped_photos_can_be_read_back_exactly(tmp_path):
+    from data_pipeline.loaders import make_eval_pairs, make_train_loader
+
+    summary = write_warped_photos(
+        tmp_path / "data", size=16, train_clips=2, test_clips=1, num_frames=4
+    )
+    assert summary.records == {"train": 8 * len(PHOTOGRAPHS), "test": 4 * len(PHOTOGRAPHS)}
+    config = {"folder": str(tmp_path / "data"), "resolution": 16, "num_threads": 1}
+    stored = {clip_id: np.stack(list(frames)) for clip_id, frames in make_eval_pairs(config)}
+    clips = warped_clips(split="test", clips_per_photograph=1, num_frames=4, size=16)
+    for clip in clips:
+        np.testing.assert_array_equal(np.round(255 * stored.pop(clip.clip_id)), clip.frames)
+    assert not stored
+    loader = make_train_loader(config, batch_size=2, seed=0, process_index=0, process_count=1)
+    assert loader.batch(0).source.image.shape == (2, 16, 16, 3)
+    loader.close()

@@ -1,0 +1,408 @@
+"""Speed of animation: the fast path against the plain one, with what each of them computes.
+
+    python benchmarks/inference.py --output benchmarks/results/inference_<machine>.json
+
+*Plain* is what the official module does for a frame: the source is encoded again, every
+convolution is computed as written, the training-only image head and the warped source too. *Fast*
+is what `FrameAnimator` does: the source is encoded once per clip, exact savings are taken, only the
+prediction is computed. Both give the same picture; the difference is printed.
+
+`generator` is given keypoints; `network` adds the keypoint detector on the driving frame; `end to
+end` is `animate_clip`: decode, resize, network, encode (needs PyAV, else it is left out). Weights
+are random, scaled so that activations keep their size. Times are medians of interleaved repeats.
+Multiply-adds are those of the traced shapes (`inference/operation_count.py`); the peak is a large
+matrix product on the same device in the same dtype. Needs only jax, flax, optax, orbax and numpy.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.measurement import (
+    describe_run,
+    interleave,
+    measure_peak,
+    print_table,
+    write_results,
+)
+from talking_heads_jax.batch import FaceInputs
+from talking_heads_jax.inference.operation_count import GIGA, count_operations
+from talking_heads_jax.models.base import TalkingHead, count_parameters
+from talking_heads_jax.models.registry import build_model
+
+# Component -> where its operations are traced; the first that matches counts.
+COMPONENTS = {
+    "source encoder": r"\.encode(/|$)",
+    "image head (training only)": r"/image_head",
+    "dense motion": r"/dense_motion",
+    "volume: shape and colour extractors": r"/(color|shape)_extractor",
+    "volume: per-voxel network": r"/volume_renderer",
+    "decoder: SPADE modulation": r"/spade_\d",
+    "decoder: other convolutions": r"/decoder|/fusion",
+}
+TINY_SIDE = {"block_expansion": 4, "max_features": 16, "num_blocks": 3}
+TINY_GENERATOR = {"block_expansion": 4, "max_features": 16, "dense_motion_options": TINY_SIDE}
+TINY_VOLUME = {
+    "volume_options": {"channels": 4, "depth": 4, "hidden_features": 8},
+    "spade_options": {"segmentation_features": 8, "block_features": [8, 8, 8, 8]},
+    "image_head_features": 8,
+}
+
+
+def make_variables(model: TalkingHead) -> dict[str, Any]:
+    """Seeded variables, the same on every machine; nothing is compiled for them.
+
+    Kernels have He's scale, so that activations keep their size and the prediction is not a flat
+    grey; statistics lie around those of a fresh network; Jacobians are the identity.
+    """
+    shapes = shapes_of(model)
+    rng = np.random.default_rng(0)
+
+    def fill(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = jax.tree_util.keystr(path)
+        noise = rng.standard_normal(leaf.shape, np.float32)
+        if "['jacobian']" in name:
+            identity = np.tile(np.float32([1, 0, 0, 1]), max(leaf.shape[-1] // 4, 1))
+            return identity if name.endswith("['bias']") else 0 * noise
+        if name.endswith("['kernel']"):
+            return noise * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
+        if name.endswith(("['scale']", "['var']")):
+            return 1 + np.float32(0.1) * np.abs(noise)
+        return np.float32(0.1) * noise
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def shapes_of(model: TalkingHead) -> dict[str, Any]:
+    """Shapes of the variables inference needs."""
+    return jax.eval_shape(lambda key: model.init(key, model.inference_networks), jax.random.key(0))
+
+
+def make_frames(count: int, side: int, seed: int) -> np.ndarray:
+    """(count side side 3) uint8 smooth random pictures that drift."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side] / side
+    waves = rng.uniform(1, 4, (6, 2)), rng.uniform(0, 6.28, 6), rng.uniform(-1, 1, (6, 3))
+    frames = np.empty((count, side, side, 3), np.uint8)
+    for index in range(count):
+        picture = np.zeros((side, side, 3))
+        for frequency, phase, color in zip(*waves, strict=True):
+            angle = 6.28 * (frequency[0] * columns + frequency[1] * rows) + phase + 0.1 * index
+            picture += np.sin(angle)[..., None] * color
+        frames[index] = np.clip(127 + 40 * picture, 0, 255)
+    return frames
+
+
+def paths(model: TalkingHead) -> dict[str, Callable[..., Any]]:
+    """`generator` and `network` as the official module and as `FrameAnimator` call them."""
+
+    def detect(variables: Any, frames: jax.Array) -> Any:
+        return model.encode_driving(variables, FaceInputs(image=frames))
+
+    def encode(variables: Any, source: jax.Array) -> Any:
+        return model.encode_source(variables, FaceInputs(image=source))
+
+    def official_generator(variables: Any, source: jax.Array, keypoints: Any, motion: Any) -> Any:
+        encoding = model.encode_source(variables, FaceInputs(image=source))
+        encoding = encoding._replace(keypoints=keypoints)  # the detector is not part of it
+        return model.animate_frame(variables, encoding, motion, with_intermediates=True)
+
+    def served_generator(variables: Any, encoding: Any, motion: Any) -> Any:
+        return model.animate_frame(variables, encoding, motion).prediction
+
+    def official_network(variables: Any, source: Any, keypoints: Any, frames: jax.Array) -> Any:
+        return official_generator(variables, source, keypoints, detect(variables, frames))
+
+    def served_network(variables: Any, encoding: Any, frames: jax.Array) -> Any:
+        return served_generator(variables, encoding, detect(variables, frames))
+
+    return {
+        "detect": detect,
+        "encode": encode,
+        "official_generator": official_generator,
+        "served_generator": served_generator,
+        "official_network": official_network,
+        "served_network": served_network,
+    }
+
+
+def build(options: argparse.Namespace, implementation: str, dtype: str) -> TalkingHead:
+    """The model to measure."""
+    arguments: dict[str, Any] = {}
+    if options.tiny:
+        extra = TINY_VOLUME if options.model == "fnevr" else {}
+        generator = TINY_GENERATOR | extra
+        arguments = {"resolution": 64, "keypoint_detector": TINY_SIDE, "generator": generator}
+    arguments |= json.loads(options.arguments)
+    return build_model(options.model, **arguments, implementation=implementation, dtype=dtype)
+
+
+def count_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Multiply-adds of one frame by component, and parameters; nothing is run."""
+    counts = {}
+    for implementation in ("plain", "fast"):
+        model = build(options, implementation, "float32")
+        functions = paths(model)
+        variables = shapes_of(model)
+        image = jax.ShapeDtypeStruct((1, model.resolution, model.resolution, 3), jnp.float32)
+        keypoints = jax.eval_shape(functions["detect"], variables, image)
+        detector = count_operations(functions["detect"], variables, image)
+        if implementation == "plain":
+            generator = count_operations(
+                functions["official_generator"], variables, image, keypoints, keypoints
+            )
+        else:
+            encoding = jax.eval_shape(functions["encode"], variables, image)
+            generator = count_operations(
+                functions["served_generator"], variables, encoding, keypoints
+            )
+        counts[implementation] = {
+            "keypoint detector": detector.total,
+            **generator.grouped(COMPONENTS),
+        }
+        parameters = {name: count_parameters(tree["params"]) for name, tree in variables.items()}
+    return {"parameters": parameters, "multiply_adds": counts}
+
+
+def print_counts(counts: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Prints the tables; returns multiply-adds of generator and network per path."""
+    print_table(
+        ["network", "parameters"],
+        [[name, f"{count:,}"] for name, count in counts["parameters"].items()]
+        + [["total", f"{sum(counts['parameters'].values()):,}"]],
+    )
+    plain, fast = counts["multiply_adds"]["plain"], counts["multiply_adds"]["fast"]
+    labels = [label for label in {**plain, **fast} if plain.get(label, 0) or fast.get(label, 0)]
+    totals = {
+        path: {
+            "network": sum(macs.values()),
+            "generator": sum(macs.values()) - macs["keypoint detector"],
+        }
+        for path, macs in counts["multiply_adds"].items()
+    }
+
+    def row(label: str, before: int, after: int) -> list[str]:
+        saved = f"{(before - after) / GIGA:.3f}"
+        return [label, f"{before / GIGA:.3f}", f"{after / GIGA:.3f}", saved]
+
+    print()
+    print_table(
+        ["GMAC a frame", "plain", "fast", "saved"],
+        [row(label, plain.get(label, 0), fast.get(label, 0)) for label in labels]
+        + [
+            row(f"**{scope}**", totals["plain"][scope], totals["fast"][scope])
+            for scope in ("generator", "network")
+        ],
+    )
+    print("(banded 3-D convolutions do more multiply-adds than plain ones, in less time)\n")
+    return totals
+
+
+def make_cases(
+    options: argparse.Namespace, implementation: str, dtype: str, batch: int, variables: Any
+) -> dict[str, Callable[[], Any]]:
+    """`generator` and `network` of one path, with inputs on the device."""
+    model = build(options, implementation, dtype)
+    functions = {name: jax.jit(function) for name, function in paths(model).items()}
+    side = model.resolution
+    source = jax.device_put(make_frames(1, side, 1).astype(np.float32) / 255)
+    frames = jax.device_put(make_frames(batch, side, 2).astype(np.float32) / 255)
+    keypoints = functions["detect"](variables, source)
+    motion = functions["detect"](variables, frames)
+    if implementation == "plain":
+        # The official module takes a source for every frame.
+        sources = jnp.repeat(source, batch, axis=0)
+        many = jax.tree.map(lambda leaf: jnp.repeat(leaf, batch, axis=0), keypoints)
+        generator, network = functions["official_generator"], functions["official_network"]
+        return {
+            "generator": lambda: generator(variables, sources, many, motion),
+            "network": lambda: network(variables, sources, many, frames),
+        }
+    encoding = functions["encode"](variables, source)
+    generator, network = functions["served_generator"], functions["served_network"]
+    return {
+        "generator": lambda: generator(variables, encoding, motion),
+        "network": lambda: network(variables, encoding, frames),
+    }
+
+
+def time_network(
+    options: argparse.Namespace, totals: dict[str, dict[str, int]], peaks: dict[str, float]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Generator and network, plain against fast, for every dtype and batch."""
+    variables = jax.device_put(make_variables(build(options, "fast", "float32")))
+    results = []
+    predictions: dict[tuple[str, str], np.ndarray] = {}
+    for dtype in options.dtype:
+        for batch in options.device_batch:
+            cases = {
+                path: make_cases(options, path, dtype, batch, variables) for path in options.paths
+            }
+            for path in options.paths if batch == options.device_batch[0] else ():
+                output = cases[path]["network"]()
+                image = output if path == "fast" else output.prediction
+                predictions[path, dtype] = np.asarray(image, np.float64)
+            for scope in ("generator", "network"):
+                timed = {path: cases[path][scope] for path in options.paths}
+                timing = interleave(timed, repeats=options.repeats, seconds=options.seconds)
+                latency = (
+                    interleave(
+                        timed, repeats=options.repeats, seconds=options.seconds / 2, wait_each=True
+                    )
+                    if jax.default_backend() != "cpu"
+                    else timing
+                )
+                entry: dict[str, Any] = {"scope": scope, "dtype": dtype, "batch": batch}
+                for path, times in timing.items():
+                    flops = 2 * totals[path][scope] * batch
+                    entry[path] = times | {
+                        "frames_per_s": batch / times["median_s"],
+                        "latency_median_s": latency[path]["median_s"],
+                        "fraction_of_peak": flops / times["median_s"] / peaks[dtype],
+                    }
+                if len(timing) == 2:
+                    pairs = zip(timing["fast"]["all_s"], timing["plain"]["all_s"], strict=True)
+                    entry["fast_over_plain"] = (
+                        timing["fast"]["median_s"] / timing["plain"]["median_s"]
+                    )
+                    entry["fast_over_plain_of_pairs"] = statistics.median(f / p for f, p in pairs)
+                results.append(entry)
+                print(_timing_line(entry), flush=True)
+    return results, compare(predictions)
+
+
+def _timing_line(entry: dict[str, Any]) -> str:
+    parts = [f"{entry['scope']:9} {entry['dtype']:8} batch {entry['batch']:3}:"]
+    for path in ("plain", "fast"):
+        if path in entry:
+            times = entry[path]
+            parts.append(
+                f"{path} {1000 * times['median_s']:.2f} ms "
+                f"({times['frames_per_s']:.2f} frames/s, "
+                f"{100 * times['fraction_of_peak']:.1f} % of peak)"
+            )
+    if "fast_over_plain" in entry:
+        parts.append(f"ratio {entry['fast_over_plain']:.3f}")
+    return " ".join(parts)
+
+
+def compare(predictions: dict[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+    """Largest and mean difference of predictions in [0, 1]: fast to plain, bfloat16 to float32."""
+    errors: dict[str, Any] = {}
+    for name, first, second in (
+        ("fast_to_plain_float32", ("fast", "float32"), ("plain", "float32")),
+        ("fast_bfloat16_to_float32", ("fast", "bfloat16"), ("fast", "float32")),
+        ("plain_bfloat16_to_float32", ("plain", "bfloat16"), ("plain", "float32")),
+    ):
+        if first in predictions and second in predictions:
+            difference = np.abs(predictions[first] - predictions[second])
+            errors[name] = {
+                "max": float(difference.max()),
+                "mean": float(difference.mean()),
+                "standard_deviation_of_prediction": float(predictions[second].std()),
+            }
+            print(f"{name}: max {difference.max():.3g}, mean {difference.mean():.3g} of [0, 1]")
+    return errors
+
+
+def time_end_to_end(options: argparse.Namespace) -> list[dict[str, Any]] | dict[str, str]:
+    """Frames per second of `animate_clip` on a written clip, after one warm-up run."""
+    if importlib.util.find_spec("av") is None:
+        print("end to end: left out, PyAV is not installed")
+        return {"left_out": "PyAV is not installed"}
+    from talking_heads_jax.inference.animate import AnimateOptions, animate_clip
+    from talking_heads_jax.media.image import write_image
+    from talking_heads_jax.media.video import VideoWriter
+
+    results = []
+    for dtype in options.dtype:
+        model = build(options, "fast", dtype)
+        variables = make_variables(model)
+        side = model.resolution
+        for batch in options.device_batch:
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                write_image(folder / "source.png", make_frames(1, side, 1)[0])
+                count = max(options.clip_frames, 2 * batch)
+                for clip, length in (("warm", batch + 1), ("clip", count)):
+                    with VideoWriter(folder / f"{clip}.mp4", 25, (side, side)) as writer:
+                        for frame in make_frames(length, side, 2):
+                            writer.write(frame)
+                settings = AnimateOptions(batch_size=batch, best_frame="off")
+
+                def run(
+                    clip: str, folder=folder, model=model, settings=settings, variables=variables
+                ):
+                    start = time.perf_counter()
+                    animate_clip(
+                        model, variables, folder / "source.png", folder / f"{clip}.mp4",
+                        folder / "out.mp4", options=settings, log=lambda text: None,
+                    )  # fmt: skip
+                    return time.perf_counter() - start
+
+                run("warm")
+                seconds = statistics.median(run("clip") for _ in range(options.end_to_end_repeats))
+            results.append(
+                {"dtype": dtype, "batch": batch, "frames": count, "frames_per_s": count / seconds}
+            )
+            print(f"end to end {dtype} batch {batch}: {count / seconds:.2f} frames/s", flush=True)
+    return results
+
+
+def main() -> None:
+    """Measures what the options ask for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="fnevr")
+    parser.add_argument("--arguments", default="{}", help="constructor arguments, json")
+    parser.add_argument("--tiny", action="store_true", help="a reduced model, to try the script")
+    parser.add_argument("--paths", nargs="+", default=["plain", "fast"], choices=["plain", "fast"])
+    parser.add_argument("--device-batch", nargs="+", type=int, default=[1])
+    parser.add_argument(
+        "--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"]
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs")
+    parser.add_argument("--seconds", type=float, default=1.0, help="least time of one measurement")
+    parser.add_argument("--peak-size", type=int, help="side of the peak's matrices")
+    parser.add_argument("--clip-frames", type=int, default=24, help="end to end; 0 leaves it out")
+    parser.add_argument("--end-to-end-repeats", type=int, default=3)
+    parser.add_argument("--matmul-precision", help="jax_default_matmul_precision, e.g. highest")
+    parser.add_argument("--counts-only", action="store_true", help="run nothing on the device")
+    parser.add_argument("--output", type=Path, help="json file for the results")
+    options = parser.parse_args()
+    if options.matmul_precision:
+        jax.config.update("jax_default_matmul_precision", options.matmul_precision)
+
+    results = {"run": describe_run(), "model": options.model, "counts": count_all(options)}
+    results["arguments"] = build(options, "fast", "float32").arguments()
+    totals = print_counts(results["counts"])
+    if not options.counts_only:
+        size = options.peak_size or (1024 if jax.default_backend() == "cpu" else 8192)
+        results["peak"] = [measure_peak(dtype, size) for dtype in options.dtype]
+        for peak in results["peak"]:
+            print(f"peak {peak['dtype']}: {peak['flops_per_s'] / 1e12:.3f} TFLOP/s (side {size})")
+        peaks = {peak["dtype"]: peak["flops_per_s"] for peak in results["peak"]}
+        results["network_only"], results["errors"] = time_network(options, totals, peaks)
+        if options.clip_frames:
+            results["end_to_end"] = time_end_to_end(options)
+        results["run"]["load_average_at_end"] = describe_run()["load_average"]
+    if options.output:
+        write_results(options.output, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""FNeVR and the ablations of its paper."""

@@ -1,0 +1,388 @@
+"""Batches for training and clips for evaluation, from the `data` section of a config.
+
+A batch is a pure function of its step: nothing is stored to resume, and a run may continue on
+another number of threads or processes with the same samples in the same order. Grain's `MapDataset`
+reads ahead with threads: no worker processes, hence no jax in them, and nothing to orphan.
+Letters: b batch, h w image.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+
+from data_pipeline.pairs import BALANCES, PairSampler
+from data_pipeline.records import Record
+from data_pipeline.sources import FrameSource
+from data_pipeline.transforms import Augmentation, augment_pair, draw_augmentation
+from talking_heads_jax.batch import FaceInputs, FramePair
+from talking_heads_jax.errors import ArgumentError, ConfigError, DataError, requirement
+
+# A length beyond any training: `MapDataset` wants one, the samples go on without end.
+_ENDLESS = 1 << 48
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """The `data` section of a config, checked.
+
+    Attributes:
+      folder: what `talking-heads prepare` wrote.
+      split: whose pairs are trained on.
+      resolution: height and width of the images; at most the stored size. None for that size.
+      batch_size: samples per step over all processes; `make_train_loader` may be given another.
+      balance: 'identity' or 'clip', see `pairs`.
+      repeats: visits of an identity (or clip) per epoch.
+      max_distance: largest number of frames between source and driving; None or 0 for any.
+      distinct: whether source and driving are different frames.
+      augmentation: see `transforms.Augmentation`; missing or empty for none.
+      angles: whether the pairs carry `FaceInputs.angles`.
+      num_threads: threads that read, decode and augment.
+      prefetch: samples read ahead; None for two batches.
+    """
+
+    folder: str
+    split: str = "train"
+    resolution: int | None = None
+    batch_size: int | None = None
+    balance: str = "identity"
+    repeats: int = 1
+    max_distance: int | None = None
+    distinct: bool = False
+    augmentation: Any = None
+    angles: bool = False
+    num_threads: int = 16
+    prefetch: int | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "DataOptions":
+        """Checks a config section.
+
+        Args:
+          config: a mapping or ConfigDict with any of the attributes; `folder` is required.
+
+        Raises:
+          ConfigError: an unknown key, no folder, or a value that makes no sense.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(config.keys()) - set(names))
+        if unknown:
+            raise ConfigError(requirement("data", "have known keys", unknown, f"Use {names}."))
+        if not config.get("folder"):
+            raise ConfigError(
+                requirement(
+                    "data.folder",
+                    "name a data set",
+                    repr(config.get("folder")),
+                    "Make one with `talking-heads prepare VIDEOS --output DATA` and set it.",
+                )
+            )
+        options = cls(**{key: config[key] for key in config.keys()})  # noqa: SIM118 ConfigDict
+        if options.balance not in BALANCES:
+            raise ConfigError(
+                requirement("data.balance", f"be one of {BALANCES}", options.balance, "Choose one.")
+            )
+        if options.num_threads < 1 or options.repeats < 1:
+            raise ConfigError(
+                requirement(
+                    "data.num_threads and data.repeats",
+                    "be at least 1",
+                    (options.num_threads, options.repeats),
+                    "Correct them.",
+                )
+            )
+        return options
+
+
+class TrainLoader:
+    """Endless batches of frame pairs by step.
+
+    Attributes:
+      num_samples: identities (or clips): samples of one pass over the data.
+      epoch_samples: samples of an epoch, over all processes: `num_samples` times the repeats.
+      batch_size: samples of a step, over all processes.
+      local_batch_size: samples of a step in this process.
+    """
+
+    def __init__(
+        self,
+        options: DataOptions,
+        *,
+        batch_size: int,
+        seed: int,
+        process_index: int,
+        process_count: int,
+    ) -> None:
+        """Opens the data set; use `make_train_loader`."""
+        for what, value, fits in (
+            ("process_index", process_index, 0 <= process_index < process_count),
+            ("batch_size", batch_size, batch_size >= 1 and batch_size % process_count == 0),
+        ):
+            if not fits:
+                raise ArgumentError(
+                    requirement(
+                        what,
+                        f"fit {process_count} processes",
+                        value,
+                        "batch_size counts the samples of all processes and divides evenly.",
+                    )
+                )
+        self._source = FrameSource(options.folder, options.split, resolution=options.resolution)
+        if options.angles and "angles" not in self._source.fields:
+            raise DataError(
+                requirement(
+                    f"{options.folder}",
+                    "hold angles",
+                    list(self._source.fields),
+                    "Set data.angles=False, or prepare it with landmark files that have angles.",
+                )
+            )
+        self._sampler = PairSampler(
+            self._source.clips,
+            seed=seed,
+            balance=options.balance,
+            repeats=options.repeats,
+            max_distance=options.max_distance or None,
+            distinct=options.distinct,
+        )
+        self._augmentation = Augmentation.from_config(options.augmentation)
+        self._with_angles = options.angles
+        self.num_samples = self._sampler.num_items
+        self.epoch_samples = self._sampler.num_samples
+        self.batch_size = batch_size
+        self.local_batch_size = batch_size // process_count
+        _mark_flags_parsed()
+        # The order is global: process p of n takes samples p, p + n, p + 2n, ...
+        self._samples = grain.MapDataset.range(_ENDLESS).map(self._load)[
+            process_index::process_count
+        ]
+        self._read_options = grain.ReadOptions(
+            num_threads=options.num_threads,
+            prefetch_buffer_size=options.prefetch
+            or max(2 * self.local_batch_size, options.num_threads),
+        )
+        self._running: list[Any] = []
+
+    def steps_per_epoch(self) -> int:
+        """Returns the whole steps of an epoch, at least 1."""
+        return max(self.epoch_samples // self.batch_size, 1)
+
+    def batch(self, step: int) -> FramePair:
+        """Returns the batch of a step, computed here and now.
+
+        Args:
+          step: from 0.
+        """
+        first = step * self.local_batch_size
+        return _stack([self._samples[first + i] for i in range(self.local_batch_size)])
+
+    def iterate(self, start_step: int = 0) -> Iterator[FramePair]:
+        """Yields the batches of `start_step` and all steps after it, read ahead by threads.
+
+        Args:
+          start_step: from 0.
+
+        Yields:
+          `FramePair` of numpy arrays: images float32 RGB in [0, 1], `record_ids` int64 (b 2) within
+          the split.
+
+        Raises:
+          DataError: while iterating: a record is damaged.
+        """
+        samples = self._samples[start_step * self.local_batch_size :]
+        iterator = iter(samples.to_iter_dataset(self._read_options))
+        self._running.append(iterator)
+        try:
+            while True:
+                yield _stack([next(iterator) for _ in range(self.local_batch_size)])
+        finally:
+            iterator.close()
+            with contextlib.suppress(ValueError):
+                self._running.remove(iterator)
+
+    def close(self) -> None:
+        """Ends the iterations that are under way, with their threads."""
+        for iterator in self._running:
+            iterator.close()
+        self._running.clear()
+
+    def __enter__(self) -> "TrainLoader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _load(self, sample: int) -> "_Sample":
+        pair = self._sampler(sample)
+        draw = draw_augmentation(self._augmentation, self._sampler.augmentation_rng(sample))
+        records = self._source[pair.source], self._source[pair.driving]
+        source, driving = augment_pair(*records, draw)
+        ids = (pair.source, pair.driving)
+        ids = np.array(ids[::-1] if draw.time_flip else ids, np.int64)
+        angles = (source.angles, driving.angles) if self._with_angles else (None, None)
+        return _Sample(to_float(source.image), to_float(driving.image), *angles, ids)
+
+
+class _Sample(NamedTuple):
+    source: np.ndarray
+    driving: np.ndarray
+    source_angles: np.ndarray | None
+    driving_angles: np.ndarray | None
+    record_ids: np.ndarray
+
+
+def make_train_loader(
+    data_config: Mapping[str, Any],
+    *,
+    batch_size: int | None = None,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> TrainLoader:
+    """Opens a data set for training.
+
+    Args:
+      data_config: see `DataOptions`.
+      batch_size: samples of a step over all processes; None takes the config's.
+      seed: of the order, the pairs and the augmentation.
+      process_index: this process.
+      process_count: processes that share the batch.
+
+    Returns:
+      The loader; close it, or use it as a context manager.
+
+    Raises:
+      ArgumentError: a batch that does not divide among the processes.
+      ConfigError: an unknown key or value.
+      DataError: the data set is missing, damaged, too small or of another version.
+    """
+    options = DataOptions.from_config(data_config)
+    batch_size = batch_size or options.batch_size
+    if not batch_size:
+        raise ConfigError(
+            requirement("data.batch_size", "be given", batch_size, "Set it in the config.")
+        )
+    return TrainLoader(
+        options,
+        batch_size=batch_size,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+class EvalFrames:
+    """The frames of one clip: may be iterated again, and read at random.
+
+    Attributes:
+      clip_id: the clip.
+      identity_id: who is shown.
+      fps: frames per second.
+      first_record: record number of frame 0 within the split.
+    """
+
+    def __init__(self, source: FrameSource, clip: int, limit: int | None = None) -> None:
+        """Names the frames; nothing is read yet.
+
+        Args:
+          source: the split.
+          clip: number of the clip in its table.
+          limit: at most so many frames.
+        """
+        entry = source.clips[clip]
+        self._source = source
+        self._length = min(entry.length, limit or entry.length)
+        self.clip_id, self.identity_id = entry.clip_id, entry.identity_id
+        self.fps, self.first_record = entry.fps, entry.first_record
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Returns frame `index`: float32 (h w 3) RGB in [0, 1]."""
+        return to_float(self.record(index).image)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields the frames in time: float32 (h w 3) RGB in [0, 1]."""
+        for index in range(len(self)):
+            yield self[index]
+
+    def record(self, index: int) -> Record:
+        """Returns everything known about frame `index`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return self._source[self.first_record + index]
+
+
+def make_eval_pairs(
+    data_config: Mapping[str, Any],
+    *,
+    split: str = "test",
+    max_clips: int | None = None,
+    max_frames: int | None = None,
+) -> Iterator[tuple[str, EvalFrames]]:
+    """Yields the clips of a split, in the order of the clip table, without augmentation.
+
+    Frame 0 is the source of a same-identity protocol, the frames after it are driving.
+
+    Args:
+      data_config: see `DataOptions`; folder and resolution are used.
+      split: which clips.
+      max_clips: at most so many, spread evenly over the table.
+      max_frames: at most so many frames of a clip, from its start.
+
+    Returns:
+      An iterator over (clip_id, frames).
+
+    Raises:
+      ConfigError: an unknown key or value.
+      DataError: the split is missing or damaged.
+    """
+    options = DataOptions.from_config(data_config)
+    source = FrameSource(options.folder, split, resolution=options.resolution)
+    count = len(source.clips)
+    chosen = range(count)
+    if max_clips is not None and max_clips < count:
+        chosen = [index * count // max_clips for index in range(max_clips)]
+    clips = (EvalFrames(source, number, max_frames) for number in chosen)
+    return ((frames.clip_id, frames) for frames in clips)
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """Returns uint8 values as float32 in [0, 1]."""
+    return np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+
+
+def _stack(samples: Sequence[_Sample]) -> FramePair:
+    def column(name: str) -> np.ndarray | None:
+        values = [getattr(sample, name) for sample in samples]
+        return None if values[0] is None else np.stack(values)
+
+    return FramePair(
+        source=FaceInputs(image=column("source"), angles=column("source_angles")),
+        driving=FaceInputs(image=column("driving"), angles=column("driving_angles")),
+        record_ids=column("record_ids"),
+    )
+
+
+def _mark_flags_parsed() -> None:
+    """Lets Grain read its flags' defaults in a program that does not use `absl.app.run`.
+
+    Nothing is parsed: a program that parses its arguments later still can.
+    """
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+__all__ = [
+    "DataOptions",
+    "EvalFrames",
+    "TrainLoader",
+    "make_eval_pairs",
+    "make_train_loader",
+    "to_float",
+]

@@ -1,0 +1,120 @@
+"""Random access to the records of a data set on disk, without TensorFlow."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.records import Record, decode_record
+from data_pipeline.schema import RECORDS, ClipEntry, read_clip_table
+from talking_heads_jax.errors import DataError, requirement
+
+
+class FrameSource:
+    """The frames of one split; may be read by many threads at once.
+
+    Attributes:
+      path: the data set.
+      split: its split.
+      clips: the clip table.
+      size: height and width of the images it delivers.
+      stored_size: height and width of the images on disk.
+      fields: names of the fields every record has.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        resolution: int | None = None,
+    ) -> None:
+        """Opens a split and reads its first record.
+
+        Args:
+          path: what `talking-heads prepare` wrote.
+          split: 'train' or 'test'.
+          resolution: height and width to deliver, at most the stored size; None for that size.
+
+        Raises:
+          DataError: there is no such data set or split, it is damaged, its images are smaller than
+            `resolution`, or its schema is of another version.
+        """
+        import tensorflow_datasets as tfds
+
+        self.path, self.split = Path(path), split
+        table = read_clip_table(self.path)
+        self.clips: Sequence[ClipEntry] = table.splits.get(split, ())
+        self.stored_size, self.fields = table.size, table.fields
+        self.size = resolution or table.size
+        if self.size > self.stored_size:
+            raise DataError(
+                requirement(
+                    f"The images of {self.path}",
+                    f"be at least {self.size} pixels wide",
+                    self.stored_size,
+                    f"Prepare the data with --size {self.size}, or lower data.resolution.",
+                )
+            )
+        if not self.clips:
+            raise DataError(
+                requirement(
+                    f"{self.path}",
+                    f"have clips in its split {split!r}",
+                    {name: len(clips) for name, clips in table.splits.items()},
+                    "Prepare it with more clips, or with test clips named.",
+                )
+            )
+        folders = sorted((self.path / RECORDS).glob("*/*/dataset_info.json"))
+        if len(folders) != 1:
+            raise DataError(
+                requirement(
+                    f"{self.path / RECORDS}", "hold the records", "none", "Prepare the data again."
+                )
+            )
+        try:
+            builder = tfds.builder_from_directory(str(folders[0].parent))
+            # The bytes of the image are left alone: TFDS would decode it with the slower of two.
+            decoders = {"image": tfds.decode.SkipDecoding()}
+            self._records = builder.as_data_source(split, decoders=decoders)
+            count = len(self._records)
+        except Exception as error:
+            raise self._damaged(error) from error
+        expected = table.num_records(split)
+        if count != expected:
+            raise self._damaged(f"{count} records where the clip table has {expected}")
+        self[0]  # the version, and a first proof that the records can be read
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        """Reads and decodes one record.
+
+        Args:
+          index: from 0.
+
+        Raises:
+          IndexError: there is no such record.
+          DataError: the record is damaged (a checksum disagrees) or of another version.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        try:
+            example = self._records[index]
+        except Exception as error:
+            raise self._damaged(f"record {index}: {error}") from error
+        missing = [name for name in self.fields if example.get(name) is None]
+        if missing:  # array_record answers with nothing where a shard was cut off
+            raise self._damaged(f"record {index} without {', '.join(missing[:3])}")
+        what = f"{self.path} {self.split} record {index}"
+        return decode_record(example, self.stored_size, what, resolution=self.size)
+
+    def _damaged(self, reason: object) -> DataError:
+        return DataError(
+            requirement(
+                f"The records of {self.path}",
+                "be whole",
+                reason,
+                "Copy the data set again, or remove it and prepare it again.",
+            )
+        )

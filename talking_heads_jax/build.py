@@ -1,0 +1,338 @@
+"""Assembly: from a config to model, phases, helper networks, optimisers, mesh, loader and trainer.
+
+`run_train.py`, the command line and the workflows call this file; it holds no mathematics.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from talking_heads_jax.assets import home_folder, locate_asset
+from talking_heads_jax.errors import AssetNotFoundError, ConfigError, requirement
+from talking_heads_jax.models.base import Phase, TalkingHead
+from talking_heads_jax.models.registry import build_model as build_registered
+from talking_heads_jax.models.registry import build_phases as build_registered_phases
+from talking_heads_jax.networks.vgg19 import Vgg19Features, random_parameters
+from talking_heads_jax.serialization.tensors import flatten, read_tensors, unflatten
+from talking_heads_jax.train.ema import Ema
+from talking_heads_jax.train.optimizers import Optimizer, adam
+from talking_heads_jax.train.phases import required_helpers, trained_networks
+from talking_heads_jax.train.recipe import Stage
+from talking_heads_jax.train.schedules import Clock, build_schedule
+from talking_heads_jax.train.sharding import make_mesh
+from talking_heads_jax.train.step import HelperFn
+from talking_heads_jax.train.trainer import Loader, Trainer
+from talking_heads_jax.typing import PyTree
+
+Config = Mapping[str, Any]
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs in `$TALKING_HEADS_HOME/xla`, unless a cache is already set."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(home_folder() / "xla"))
+
+
+def config_values(config: Any) -> dict[str, Any]:
+    """A config as nested dictionaries of JSON types.
+
+    Args:
+      config: a ConfigDict or a mapping.
+    """
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return json.loads(json.dumps(values))
+
+
+def build_model(config: Config) -> TalkingHead:
+    """The system that the section `model` describes.
+
+    Args:
+      config: the whole config; `model.name` is the registry name, the rest constructor arguments.
+
+    Raises:
+      ArgumentError: for an unknown name.
+      ConfigError: for an unknown argument.
+    """
+    arguments = config_values(config["model"])
+    return build_registered(arguments.pop("name"), **arguments)
+
+
+def build_phases(config: Config, model: TalkingHead) -> tuple[Phase, ...]:
+    """The phases that the section `objectives` describes.
+
+    Args:
+      config: the whole config.
+      model: the system.
+
+    Raises:
+      ConfigError: for an unknown key or an impossible combination.
+    """
+    return build_registered_phases(model, config_values(config["objectives"]))
+
+
+def build_helpers(
+    config: Config, phases: Sequence[Phase]
+) -> tuple[dict[str, HelperFn], dict[str, PyTree]]:
+    """The frozen networks the phases call, as functions and parameters.
+
+    Args:
+      config: the whole config.
+      phases: of the recipe.
+
+    Returns:
+      Name -> function of (parameters, images), name -> parameters.
+
+    Raises:
+      AssetNotFoundError: if the weights are not registered; says how to get them.
+      ConfigError: for a helper nobody builds, or a file that is not its weights.
+    """
+    builders: dict[str, Callable[[Config], tuple[HelperFn, PyTree]]] = {"vgg19": _vgg19}
+    functions, params = {}, {}
+    for name in required_helpers(phases):
+        if name not in builders:
+            raise ConfigError(
+                requirement(
+                    "helper network", "be known to build.py", name, f"Known: {', '.join(builders)}."
+                )
+            )
+        functions[name], params[name] = builders[name](config)
+    return functions, params
+
+
+def _vgg19(config: Config) -> tuple[HelperFn, PyTree]:
+    section = config["objectives"]["perceptual"]
+    dtype = jax.numpy.dtype(config["model"].get("dtype", "float32"))
+    module = Vgg19Features(dtype=dtype)
+
+    def features(params: PyTree, images: jax.Array) -> list[jax.Array]:
+        return module.apply({"params": params}, images)
+
+    weights = section["weights"]
+    random = functools.partial(random_parameters, int(section["seed"]))
+    if weights == "random":
+        return features, jax.jit(random)()
+    path = locate_asset("vgg19") if weights == "vgg19" else Path(weights).expanduser()
+    if not path.is_file():
+        raise AssetNotFoundError(
+            requirement(
+                "objectives.perceptual.weights",
+                "be 'vgg19', 'random' or a converted file",
+                path,
+                "Run: talking-heads convert --model vgg19 FILE, or use "
+                "--config.objectives.perceptual.weights=random.",
+            )
+        )
+    params = unflatten(flatten(read_tensors(path)))
+    _require_shapes(path, params, jax.eval_shape(random))
+    return features, params
+
+
+def _require_shapes(path: Path, params: PyTree, expected: PyTree) -> None:
+    found, wanted = (
+        {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
+        for tree in (params, expected)
+    )
+    wrong = sorted(name for name, shape in wanted.items() if found.get(name) != shape)
+    if wrong:
+        raise ConfigError(
+            requirement(
+                f"the weights in {path}",
+                "be a converted VGG19",
+                f"{len(wrong)} tensors missing or of another shape, {', '.join(wrong[:3])}",
+                "Run: talking-heads convert --model vgg19 FILE.",
+            )
+        )
+
+
+def build_clock(config: Config, num_samples: int) -> Clock:
+    """Converts the config's epochs and samples to steps.
+
+    Args:
+      config: the whole config.
+      num_samples: examples in one pass over the data, without `data.repeats`.
+    """
+    data = config["data"]
+    return Clock(batch_size=data["batch_size"], epoch_samples=max(1, num_samples) * data["repeats"])
+
+
+def build_optimizers(config: Config, networks: Iterable[str], clock: Clock) -> dict[str, Optimizer]:
+    """Adam for each trained network, from the sections `optim` and `schedule`.
+
+    Args:
+      config: the whole config.
+      networks: which are trained.
+      clock: converts the schedule's durations.
+
+    Raises:
+      ConfigError: if a trained network has no entry in `optim.networks`.
+    """
+    optim = config["optim"]
+    optimizers = {}
+    for name in networks:
+        if name not in optim["networks"]:
+            raise ConfigError(
+                requirement(
+                    "optim.networks",
+                    "have an entry for every trained network",
+                    f"none for {name}",
+                    f"Entries: {', '.join(optim['networks'])}.",
+                )
+            )
+        section = optim["networks"][name]
+        rules = [
+            (pattern, None if factor is None else _schedule(config, section, clock, factor))
+            for pattern, factor in (*section["rules"], (".*", 1.0))
+        ]
+        optimizers[name] = adam(
+            rules,
+            b1=optim["b1"],
+            b2=optim["b2"],
+            eps=optim["eps"],
+            clip_norm=optim["clip_norm"] or None,
+        )
+    return optimizers
+
+
+def _schedule(
+    config: Config, section: Mapping[str, Any], clock: Clock, factor: float
+) -> optax.Schedule:
+    schedule = config["schedule"]
+    return build_schedule(
+        section["learning_rate"] * factor,
+        name=schedule["name"],
+        clock=clock,
+        unit=schedule["unit"],
+        duration=schedule["duration"],
+        milestones=tuple(schedule["milestones"]),
+        factor=schedule["factor"],
+        warmup=schedule["warmup"],
+    )
+
+
+def build_stage(config: Config, model: TalkingHead, *, num_samples: int) -> Stage:
+    """What is trained, with what, for how long.
+
+    Args:
+      config: the whole config.
+      model: the system.
+      num_samples: examples in one pass over the data.
+
+    Raises:
+      ConfigError: for sections that do not fit the model or each other.
+    """
+    config = config_values(config)
+    phases = build_phases(config, model)
+    trained = trained_networks(phases)
+    clock = build_clock(config, num_samples)
+    ema, checkpoint = config["optim"]["ema"], config["checkpoint"]
+    return Stage(
+        name=config["name"],
+        phases=phases,
+        optimizers=build_optimizers(config, trained, clock),
+        num_steps=max(1, clock.steps(config["schedule"]["duration"], config["schedule"]["unit"])),
+        batch_size=config["data"]["batch_size"],
+        accumulation=config["optim"]["accumulation"],
+        ema=Ema(tuple(ema["networks"]), ema["decay"], ema["warmup"]) if ema["decay"] else None,
+        resume_from=checkpoint["resume_from"] or None,
+        init_from={name: path for name, path in checkpoint["init_from"].items() if path},
+    )
+
+
+def build_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of the section `mesh`.
+
+    Args:
+      config: the whole config.
+      devices: default: all.
+
+    Raises:
+      ConfigError: if it does not fit the devices.
+    """
+    return make_mesh(data=config["mesh"]["data"], model=config["mesh"]["model"], devices=devices)
+
+
+def build_loader(config: Config) -> Any:
+    """The training data of this process, from the section `data`.
+
+    Args:
+      config: the whole config.
+
+    Raises:
+      ConfigError: if no data folder is given.
+      DataError: if the folder cannot be read.
+    """
+    if not config["data"]["folder"]:
+        raise ConfigError(
+            requirement(
+                "data.folder",
+                "name a prepared data set",
+                "nothing",
+                "Run: talking-heads prepare VIDEOS --output DATA, then add "
+                "--config.data.folder=DATA.",
+            )
+        )
+    from data_pipeline.loaders import make_train_loader
+
+    return make_train_loader(
+        config["data"],
+        batch_size=config["data"]["batch_size"],
+        seed=config["seed"],
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def build_trainer(
+    config: Config,
+    workdir: Path,
+    *,
+    loader: Loader | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool = True,
+) -> Trainer:
+    """Everything a run needs, from its config.
+
+    Args:
+      config: the whole config.
+      workdir: folder of checkpoints and logs.
+      loader: batches, with `num_samples`; default: `build_loader`.
+      devices: of the mesh; default: all.
+      progress: show a progress bar.
+
+    Raises:
+      TalkingHeadsError: whatever is wrong with the config, the assets or the data.
+    """
+    enable_compilation_cache()
+    config = config_values(config)
+    model = build_model(config)
+    # What can be refused without reading data is refused before it is read.
+    helpers, helper_params = build_helpers(config, build_phases(config, model))
+    mesh = build_mesh(config, devices)
+    loader = build_loader(config) if loader is None else loader
+    stage = build_stage(config, model, num_samples=loader.num_samples)
+    log, checkpoint = config["log"], config["checkpoint"]
+    return Trainer(
+        model=model,
+        stage=stage,
+        workdir=Path(workdir),
+        config=config,
+        mesh=mesh,
+        loader=loader,
+        seed=config["seed"],
+        helpers=helpers,
+        helper_params=helper_params,
+        sharding_rules=tuple((pattern, tuple(spec)) for pattern, spec in config["mesh"]["rules"]),
+        log_every=log["every"],
+        images_every=log["images_every"],
+        num_images=log["num_images"],
+        save_every=checkpoint["every"],
+        keep=checkpoint["keep"],
+        keep_period=checkpoint["keep_period"] or None,
+        progress=progress,
+    )
