@@ -36,6 +36,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv if argv is None else argv)
     try:
         arguments = flags.FLAGS(argv)
+        getattr(_CONFIG.value, "name", None)  # a file that could not be read says so only now
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # What a config file with an unknown variant, an unknown key or a wrong type raises.
         return _fail(" ".join(str(error.args[0] if error.args else error).split()))

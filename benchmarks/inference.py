@@ -220,8 +220,9 @@ def make_cases(
     side = model.resolution
     source = jax.device_put(make_frames(1, side, 1).astype(np.float32) / 255)
     frames = jax.device_put(make_frames(batch, side, 2).astype(np.float32) / 255)
-    keypoints = functions["detect"](variables, source)
-    motion = functions["detect"](variables, frames)
+    # One set of keypoints for all dtypes, so that errors of the generator are its own.
+    detect = jax.jit(paths(build(options, implementation, "float32"))["detect"])
+    keypoints, motion = detect(variables, source), detect(variables, frames)
     if implementation == "plain":
         # The official module takes a source for every frame.
         sources = jnp.repeat(source, batch, axis=0)
@@ -245,17 +246,17 @@ def time_network(
     """Generator and network, plain against fast, for every dtype and batch."""
     variables = jax.device_put(make_variables(build(options, "fast", "float32")))
     results = []
-    predictions: dict[tuple[str, str], np.ndarray] = {}
+    predictions: dict[tuple[str, str, str], np.ndarray] = {}
     for dtype in options.dtype:
         for batch in options.device_batch:
             cases = {
                 path: make_cases(options, path, dtype, batch, variables) for path in options.paths
             }
-            for path in options.paths if batch == options.device_batch[0] else ():
-                output = cases[path]["network"]()
-                image = output if path == "fast" else output.prediction
-                predictions[path, dtype] = np.asarray(image, np.float64)
             for scope in ("generator", "network"):
+                for path in options.paths if batch == options.device_batch[0] else ():
+                    output = cases[path][scope]()
+                    image = output if path == "fast" else output.prediction
+                    predictions[scope, path, dtype] = np.asarray(image, np.float64)
                 timed = {path: cases[path][scope] for path in options.paths}
                 timing = interleave(timed, repeats=options.repeats, seconds=options.seconds)
                 latency = (
@@ -299,22 +300,26 @@ def _timing_line(entry: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def compare(predictions: dict[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+def compare(predictions: dict[tuple[str, str, str], np.ndarray]) -> dict[str, Any]:
     """Largest and mean difference of predictions in [0, 1]: fast to plain, bfloat16 to float32."""
     errors: dict[str, Any] = {}
-    for name, first, second in (
-        ("fast_to_plain_float32", ("fast", "float32"), ("plain", "float32")),
-        ("fast_bfloat16_to_float32", ("fast", "bfloat16"), ("fast", "float32")),
-        ("plain_bfloat16_to_float32", ("plain", "bfloat16"), ("plain", "float32")),
-    ):
-        if first in predictions and second in predictions:
-            difference = np.abs(predictions[first] - predictions[second])
-            errors[name] = {
-                "max": float(difference.max()),
-                "mean": float(difference.mean()),
-                "standard_deviation_of_prediction": float(predictions[second].std()),
-            }
-            print(f"{name}: max {difference.max():.3g}, mean {difference.mean():.3g} of [0, 1]")
+    pairs = {
+        "fast_to_plain_float32": (("fast", "float32"), ("plain", "float32")),
+        "fast_bfloat16_to_float32": (("fast", "bfloat16"), ("fast", "float32")),
+        "plain_bfloat16_to_float32": (("plain", "bfloat16"), ("plain", "float32")),
+    }
+    for scope in ("generator", "network"):
+        for name, (first, second) in pairs.items():
+            if (scope, *first) in predictions and (scope, *second) in predictions:
+                exact = predictions[(scope, *second)]
+                difference = np.abs(predictions[(scope, *first)] - exact)
+                largest, mean = float(difference.max()), float(difference.mean())
+                errors[f"{scope}/{name}"] = {
+                    "max": largest,
+                    "mean": mean,
+                    "standard_deviation_of_prediction": float(exact.std()),
+                }
+                print(f"{scope} {name}: max {largest:.3g}, mean {mean:.3g} of [0, 1]")
     return errors
 
 

@@ -110,9 +110,8 @@ def main() -> int:
     ratio = peaks[1] / peaks[0]
     for frames, peak in zip(options.frames, peaks, strict=True):
         print(f"{frames:5} frames: peak {peak / 2**20:.1f} MiB")
-    print(
-        f"ratio {ratio:.4f} (within {TOLERANCE:.0%}: {'yes' if abs(ratio - 1) <= TOLERANCE else 'NO'})"
-    )
+    verdict = "yes" if abs(ratio - 1) <= TOLERANCE else "NO"
+    print(f"ratio {ratio:.4f} (within {TOLERANCE:.0%}: {verdict})")
     if options.output:
         from benchmarks.measurement import describe_run, write_results
 

@@ -88,7 +88,7 @@ class ResidualDecoder(nn.Module):
       max_features: bound of the widths.
       num_bottleneck_blocks: residual blocks at the features' size.
       num_up_blocks: doublings.
-      implementation: 'plain' or 'fast' (see `UpBlock2d`).
+      implementation: 'plain' or 'fast' (see `UpBlock2d`, `Conv`).
       dtype: compute dtype.
 
     Source: FOMM (NeurIPS 2019) supplement A.1; FOMM repository.
@@ -106,7 +106,7 @@ class ResidualDecoder(nn.Module):
     def setup(self) -> None:
         """Creates `bottleneck_N`, `up_blocks_N` and `final`."""
         self.bottleneck = [
-            ResBlock2d(self.in_features, dtype=self.dtype)
+            ResBlock2d(self.in_features, implementation=self.implementation, dtype=self.dtype)
             for _ in range(self.num_bottleneck_blocks)
         ]
         widths = [self.in_features] + [

@@ -8,6 +8,7 @@ is `dtype`; parameters stay float32. Letters: b batch, d depth, h w image, c cha
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -17,7 +18,13 @@ from talking_heads_jax.layers.normalization import BatchNorm
 from talking_heads_jax.ops.banded_convolution import conv_3d
 from talking_heads_jax.ops.resize import average_pool
 from talking_heads_jax.ops.upsampled_convolution import conv_after_nearest_upsample
+from talking_heads_jax.ops.winograd import conv_3x3
 from talking_heads_jax.typing import Array, Float
+
+# Where Winograd's form pays on a CPU (measured, docs/performance.md): wide layers on large maps.
+# Accelerators' libraries choose such forms themselves.
+_WINOGRAD_CHANNELS = 128
+_WINOGRAD_SIDE = 32
 
 _DIMENSIONS = {2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
@@ -30,6 +37,7 @@ class Conv(nn.Module):
       features: output channels.
       kernel_size: side per spatial axis; its length (2 or 3) is the dimension.
       padding: zeros added on every side of every spatial axis.
+      implementation: 'plain', or 'fast': on a CPU, wide 3×3 layers multiply less (Winograd).
       dtype: compute dtype.
       kernel_init: kernel initialiser; None is torch's default.
       bias_init: bias initialiser; None is torch's default.
@@ -39,6 +47,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: tuple[int, ...] = (3, 3)
     padding: int = 1
+    implementation: str = "plain"
     dtype: Any = jnp.float32
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
@@ -53,7 +62,14 @@ class Conv(nn.Module):
 
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *t d"]:
         """Convolves channels-last `x`."""
-        return self.apply_weights(x, self.kernel, self.bias, padding=self.padding, dtype=self.dtype)
+        return self.apply_weights(
+            x,
+            self.kernel,
+            self.bias,
+            padding=self.padding,
+            implementation=self.implementation,
+            dtype=self.dtype,
+        )
 
     @staticmethod
     def apply_weights(
@@ -62,18 +78,34 @@ class Conv(nn.Module):
         bias: Float[Array, " d"],
         *,
         padding: int,
+        implementation: str,
         dtype: Any,
     ) -> Float[Array, "b *t d"]:
         """The convolution itself, for callers that merge the weights of several layers."""
+        x, kernel, bias = x.astype(dtype), kernel.astype(dtype), bias.astype(dtype)
+        if implementation == "fast" and _winograd_pays(x, kernel, padding):
+            return conv_3x3(x, kernel, bias, implementation="winograd")
         sides = kernel.ndim - 2
         result = lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel.astype(dtype),
+            x,
+            kernel,
             window_strides=(1,) * sides,
             padding=[(padding, padding)] * sides,
             dimension_numbers=_DIMENSIONS[sides],
         )
-        return result + bias.astype(dtype)
+        return result + bias
+
+
+def _winograd_pays(x: Array, kernel: Array, padding: int) -> bool:
+    """Whether a layer's shape and the device favour Winograd's form."""
+    return (
+        jax.default_backend() == "cpu"
+        and x.dtype == jnp.float32
+        and kernel.shape[:-2] == (3, 3)
+        and padding == 1
+        and min(kernel.shape[-2:]) >= _WINOGRAD_CHANNELS
+        and min(x.shape[1:3]) >= _WINOGRAD_SIDE
+    )
 
 
 class Dense(nn.Module):
@@ -196,18 +228,21 @@ class ResBlock2d(nn.Module):
 
     Attributes:
       features: channels in and out.
+      implementation: 'plain' or 'fast' (see `Conv`).
       dtype: compute dtype.
     """
 
     features: int
+    implementation: str = "plain"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Creates `norm_1`, `conv_1`, `norm_2`, `conv_2`."""
         self.norm_1 = BatchNorm(self.features)
-        self.conv_1 = Conv(self.features, self.features, dtype=self.dtype)
+        options = {"implementation": self.implementation, "dtype": self.dtype}
+        self.conv_1 = Conv(self.features, self.features, **options)
         self.norm_2 = BatchNorm(self.features)
-        self.conv_2 = Conv(self.features, self.features, dtype=self.dtype)
+        self.conv_2 = Conv(self.features, self.features, **options)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
         """Keeps the shape."""

@@ -35,7 +35,12 @@ class Spade(nn.Module):
     def setup(self) -> None:
         """Creates `shared`, `gamma`, `beta`; the norm has no parameters."""
         self.norm = InstanceNorm(self.features, affine=False)
-        self.shared = Conv(self.segmentation_features, self.hidden_features, dtype=self.dtype)
+        self.shared = Conv(
+            self.segmentation_features,
+            self.hidden_features,
+            implementation=self.implementation,
+            dtype=self.dtype,
+        )
         self.gamma = Conv(self.hidden_features, self.features, dtype=self.dtype)
         self.beta = Conv(self.hidden_features, self.features, dtype=self.dtype)
 
@@ -71,6 +76,7 @@ class Spade(nn.Module):
             jnp.concatenate([self.gamma.kernel, self.beta.kernel], axis=-1),
             jnp.concatenate([self.gamma.bias, self.beta.bias]),
             padding=1,
+            implementation=self.implementation,
             dtype=self.dtype,
         )
         gamma, beta = jnp.split(joined, 2, axis=-1)

@@ -159,6 +159,7 @@ class TalkingHead(abc.ABC):
     required_inputs: ClassVar[frozenset[str]] = frozenset({"image"})
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     inference_networks: ClassVar[tuple[str, ...]]
+    optional_inference_networks: ClassVar[tuple[str, ...]] = ()  # used when a checkpoint has them
     resolution: int
 
     @property

@@ -286,6 +286,12 @@ SMALL = {
     },
 }
 
+SMALL_VOLUME = {
+    "volume_options": {"channels": 4, "depth": 4, "hidden_features": 8},
+    "spade_options": {"segmentation_features": 8, "block_features": [8, 8, 8, 8]},
+    "image_head_features": 8,
+}
+
 
 @pytest.fixture(scope="module", params=["fomm", "fnevr"])
 def small_checkpoint(request, tmp_path_factory):
@@ -294,7 +300,10 @@ def small_checkpoint(request, tmp_path_factory):
 
     from talking_heads_jax.checkpoints import save_model
 
-    model = build_model(request.param, **SMALL)
+    arguments = dict(SMALL)
+    if request.param == "fnevr":
+        arguments["generator"] = SMALL["generator"] | SMALL_VOLUME
+    model = build_model(request.param, **arguments)
     variables = model.init(jax.random.key(0), model.inference_networks)
     folder = tmp_path_factory.mktemp("checkpoints") / request.param
     save_model(folder, model, variables)

@@ -25,6 +25,7 @@ class FaceNeuralVolumeRendering(KeypointDrivenModel):
     """
 
     name: ClassVar[str] = "fnevr"
+    optional_inference_networks: ClassVar[tuple[str, ...]] = ("pose_editor",)
     generator_module: ClassVar[type[nn.Module]] = VolumeRenderingGenerator
 
     def __init__(

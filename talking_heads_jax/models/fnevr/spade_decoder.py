@@ -37,16 +37,16 @@ class SpadeBlock(nn.Module):
 
     def setup(self) -> None:
         """Creates `spade_0`, `conv_0`, `spade_1`, `conv_1`."""
+        shared = {"implementation": self.implementation, "dtype": self.dtype}
         options = {
             "segmentation_features": self.segmentation_features,
             "hidden_features": self.segmentation_features,
-            "implementation": self.implementation,
-            "dtype": self.dtype,
+            **shared,
         }
         self.spade_0 = Spade(self.in_features, **options)
-        self.conv_0 = Conv(self.in_features, self.in_features, dtype=self.dtype)
+        self.conv_0 = Conv(self.in_features, self.in_features, **shared)
         self.spade_1 = Spade(self.in_features, **options)
-        self.conv_1 = Conv(self.in_features, self.features, dtype=self.dtype)
+        self.conv_1 = Conv(self.in_features, self.features, **shared)
 
     def __call__(
         self, x: Float[Array, "b h w c"], segmentation: Float[Array, "b h2 w2 e"]
