@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,7 +91,7 @@ def convert_checkpoint(
             "sha256": file_sha256(source),
         },
         networks={name: describe_network(state_dicts[name], variables[name]) for name in variables},
-        ignored=ignored,
+        ignored=ignored + _dropped(model, state_dicts),
         not_convertible=impossible,
         kept_for_reverse=len(leftovers.tensors),
         revision=current_revision(),
@@ -158,6 +159,17 @@ def _checked_output(model: str, output: Path | None) -> Path | None:
             requirement("the output", "be new or empty", output, "Nothing is overwritten.")
         )
     return output
+
+
+def _dropped(model: str, state_dicts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the tensors that the tables leave out on purpose (a classifier)."""
+    networks = model_table(model).networks
+    return sorted(
+        name
+        for network, state in state_dicts.items()
+        for name in state
+        if any(re.fullmatch(pattern, name) for pattern in networks[network].ignored)
+    )
 
 
 def _save_model(

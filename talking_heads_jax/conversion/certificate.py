@@ -20,7 +20,7 @@ class Certificate:
       arguments: constructor arguments it was converted for.
       source: `file`, `bytes`, `sha256` of the file that was read.
       networks: network -> `source_tensors`, `tensors`, `parameters`, `sha256` of ours.
-      ignored: top-level keys that were dropped (optimiser states, epoch).
+      ignored: what was dropped: top-level keys (optimiser states, epoch), tensors nothing reads.
       not_convertible: networks in the file whose architecture is not public.
       kept_for_reverse: tensors stored beside the output, for a bit-exact way back.
       revision: of the converter.

@@ -29,6 +29,7 @@ _TABLES = {
 }
 FIXED_NETWORKS = ("vgg19",)  # one network, one .safetensors, registered as an asset
 _LISTED = 10  # offending tensors that an error names
+_SHOWN = 160  # characters of each
 # Top-level keys of related systems' files, for a better message.
 _RELATED = {
     "he_estimator": "face-vid2vid",
@@ -78,7 +79,7 @@ class _Audit:
     def check(self, model: str) -> None:
         """Raises `ConversionError` with the lists, unless they are empty."""
         parts = [
-            f"{len(names)} {what} ({', '.join(names[:_LISTED])}"
+            f"{len(names)} {what} ({', '.join(map(_shown, names[:_LISTED]))}"
             + (", ...)" if len(names) > _LISTED else ")")
             for what, names in (
                 ("unused source tensors", self.unused),
@@ -274,8 +275,8 @@ def group_networks(
         if other:
             raise _other_model(model, f"a checkpoint that looks like {other}")
         if missing:
-            held = ", ".join(str(key)[:40] for key in list(tree)[:5])
-            raise _other_model(model, f"no {' and no '.join(missing)} (it holds {held}, ...)")
+            held = ", ".join(_shown(str(key)[:40]) for key in list(tree)[:5]) or "nothing"
+            raise _other_model(model, f"no {' and no '.join(missing)} (it holds {held})")
     if unknown:
         audit = _Audit(unused=unknown)
         audit.check(model)
@@ -292,9 +293,9 @@ def _split(
     for key, value in _without_prefix(tree).items():
         head, _, rest = key.partition(".")
         if key in table.networks and isinstance(value, Mapping):
-            networks.setdefault(key, {}).update(_without_prefix(value))
+            _merge(networks.setdefault(key, {}), value)
         elif rest and head in table.networks:
-            networks.setdefault(head, {})[rest.removeprefix("module.")] = value
+            _merge(networks.setdefault(head, {}), {rest: value})
         elif head in table.not_convertible:
             impossible.append(head)
         elif any(re.fullmatch(pattern, head) for pattern in table.ignored):
@@ -340,7 +341,34 @@ def _identity(model: TalkingHead | str) -> tuple[str, dict[str, Any]]:
 
 def _without_prefix(state: Mapping[Any, Any]) -> dict[str, Any]:
     """Keys as text, without the prefix of torch's DataParallel."""
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    result: dict[str, Any] = {}
+    _merge(result, state)
+    return result
+
+
+def _merge(target: dict[str, Any], state: Mapping[Any, Any]) -> None:
+    """Adds a state dict without that prefix; of two tensors for one name neither is the right one.
+
+    Raises:
+      ConversionError: if a name is there twice.
+    """
+    for key, value in state.items():
+        name = str(key).removeprefix("module.")
+        if name in target:
+            raise ConversionError(
+                requirement(
+                    "the checkpoint",
+                    "name each tensor once",
+                    f"'{_shown(name)}' twice (with a prefix, or nested and flat)",
+                    "Save one state dict per network.",
+                )
+            )
+        target[name] = value
+
+
+def _shown(name: str) -> str:
+    """A name out of a file, safe to print: ASCII, one line, short."""
+    return ascii(name[:_SHOWN])[1:-1]
 
 
 def _fill(
@@ -355,7 +383,7 @@ def _fill(
     flat: dict[str, np.ndarray] = {}
     for name, array in state.items():
         rule, path = _find(table, name, shapes)
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
             audit.unused.append(f"{prefix}{name}")
         elif rule is not None:
             value = _place(array, LAYOUTS[rule.layout], shapes[path])
@@ -409,9 +437,17 @@ def _deviation(item: Recreated, array: np.ndarray, arguments: Mapping[str, Any])
     if item.tolerance is None or np.isnan(array).all():
         return None
     largest = float(np.max(np.abs(array.astype(np.float64) - value)))
-    if not largest <= item.tolerance:
+    if not largest <= item.tolerance + _rounding(array) * float(np.max(np.abs(value))):
         return f"differs by {largest:.2g} from its closed form"
     return None
+
+
+def _rounding(array: np.ndarray) -> float:
+    """Relative error of the format a tensor was stored in, beyond float32's."""
+    if array.dtype == np.float16:
+        return 2.0**-11
+    narrow = array.dtype == np.float32 and not np.any(array.view(np.uint32) & 0xFFFF)
+    return 2.0**-9 if narrow else 0.0  # bfloat16 is read as float32 with 16 empty bits
 
 
 def _export(

@@ -12,6 +12,11 @@ from talking_heads_jax.serialization.torch_zip import ZIP_ERRORS
 MAX_EXPANSION = 100  # bytes unpacked per byte of the file, beyond the first 64 MiB
 _FREE_BYTES = 2**26
 _KINDS = "biufUS"  # bool, integers, floats, text: nothing that holds objects or records
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
@@ -38,6 +43,8 @@ def read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
                 name = entry.filename
                 if not name.endswith(".npy") or name[:-4] in arrays:
                     raise _refused(where, "hold .npy entries, each once", ascii(name))
+                if entry.compress_type not in _COMPRESSIONS:  # what numpy writes
+                    raise _refused(where, "be stored or deflated", f"otherwise: {name!a}")
                 arrays[name[:-4]] = _read_entry(archive, entry, where)
             return arrays
     except ZIP_ERRORS as error:
@@ -61,12 +68,15 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) ->
     name = ascii(entry.filename)
     with archive.open(entry) as stream:
         version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-        else:
+        if version not in _HEADERS:
             raise _refused(where, "use .npy version 1 or 2", f"{name} of version {version}")
+        try:
+            shape, fortran, dtype = _HEADERS[version](stream)
+        except (
+            Exception
+        ) as error:  # a literal: tokenize, ast and numpy raise a dozen different ones
+            got = f"{name} with a damaged header ({type(error).__name__})"
+            raise _refused(where, "describe its arrays as numpy does", got) from error
         if dtype.hasobject or dtype.kind not in _KINDS or dtype.names:
             raise _refused(where, "hold plain arrays, not pickles", f"{name} of dtype {dtype}")
         if any(type(size) is not int or size < 0 for size in shape):

@@ -20,6 +20,7 @@ from talking_heads_jax.errors import ArgumentError, UnsafeFileError, requirement
 from talking_heads_jax.serialization.torch_tensors import decode, item_size
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+MAX_EMPTY = 2**40  # elements of an empty tensor without its empty axes: numpy multiplies them
 _DTYPES = {
     "F64": "f8",
     "F32": "f4",
@@ -87,6 +88,8 @@ def read_safetensors(path: Path, where: str) -> tuple[dict[str, np.ndarray], dic
                 f"hold the bytes that {ascii(name)[:80]} claims", f"{begin}:{end} of {len(body)}"
             )
         spans.append((begin, end))
+        if not all(shape) and math.prod(size for size in shape if size) > MAX_EMPTY:
+            refuse("give empty tensors sensible sizes", f"{ascii(name)[:80]}: {shape}")
         flat = decode(body[begin:end], code)
         arrays[name] = np.require(flat.reshape(shape), requirements=("C", "A")).reshape(shape)
     expected = 0

@@ -52,12 +52,16 @@ def read_tensors(path: Path | str) -> Any:
         raise ConversionError(
             requirement(where, "exist and be a file", path, "Check the path to the checkpoint.")
         )
-    with path.open("rb") as stream:
-        head = stream.read(64)
     try:
+        with path.open("rb") as stream:
+            head = stream.read(64)
         return _dispatch(path, head, where)
     except (UnsafeFileError, ConversionError):
         raise
+    except OSError as error:
+        raise ConversionError(
+            requirement(where, "be readable", error.strerror or error, "Check its permissions.")
+        ) from error
     except MemoryError as error:
         raise UnsafeFileError(
             requirement(where, "fit in memory", "a file that does not", "Use a larger machine.")

@@ -182,7 +182,8 @@ def test_convert_vgg19_writes_where_it_is_told(vgg19_file, tmp_path, monkeypatch
         "std": np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 3, 1, 1),
     }
     write_safetensors(tmp_path / "file.pth", state)
-    convert_checkpoint("vgg19", tmp_path / "file.pth", tmp_path / "out")
+    certificate = convert_checkpoint("vgg19", tmp_path / "file.pth", tmp_path / "out")
+    assert certificate.ignored == ["classifier.6.bias"]
     written = tmp_path / "out" / "vgg19.safetensors"
     assert sorted(path.name for path in written.parent.iterdir()) == [
         "vgg19.certificate.json",

@@ -140,6 +140,63 @@ def test_audit_refuses_what_is_no_tensor(fomm):
     assert "unused" in message and "generator.final.bias" in message
 
 
+def test_audit_accepts_a_kernel_rounded_to_half_precision(fomm):
+    """A checkpoint stored as float16 or bfloat16 rounds the kernel too, by its own half ulp."""
+    for rounded in (np.float16, _as_bfloat16):
+        states = _copy(fomm.states)
+        kernel = states["kp_detector"]["down.weight"]
+        states["kp_detector"]["down.weight"] = rounded(kernel)
+        assert np.max(np.abs(rounded(kernel) - kernel)) > 1e-6  # it would not pass as float32
+        variables, leftovers = convert_state_dicts(fomm.model, states)
+        _assert_same_states(to_state_dicts(fomm.model, variables, leftovers), states)
+        states["kp_detector"]["down.weight"] = rounded(kernel * np.float32(1.02))
+        with pytest.raises(ConversionError, match="closed form"):
+            convert_state_dicts(fomm.model, states)
+
+
+def _as_bfloat16(array):
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    return ((bits + 0x8000) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("name", ["kp.bias", "down.weight"])
+def test_audit_refuses_text(fomm, name):
+    """An .npz may hold text where a tensor belongs."""
+    states = _copy(fomm.states)
+    states["kp_detector"][name] = np.full(states["kp_detector"][name].shape, "x")
+    with pytest.raises(ConversionError, match=rf"unused.*{name}"):
+        to_variables(fomm.model, states)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m\nb" * 200, "\ud800", "\u0660"])
+def test_audit_prints_hostile_names_safely(fomm, name):
+    """Names come from the file: one line of ASCII, whatever they are."""
+    states = _copy(fomm.states)
+    states["generator"][name] = np.zeros(1, np.float32)
+    with pytest.raises(ConversionError) as inside:
+        to_variables(fomm.model, states)
+    with pytest.raises(ConversionError) as outside:
+        group_networks({name: np.zeros(1)}, "fomm")
+    for caught in (inside, outside):
+        message = str(caught.value)
+        assert message.isascii() and message.isprintable() and len(message) < 1000
+
+
+def test_tensors_named_twice_are_refused(fomm):
+    """Neither of two values for one name may win silently."""
+    name = "final.bias"
+    bias = fomm.states["generator"][name]
+    prefixed = {**fomm.states["generator"], f"module.{name}": bias + 1}
+    for tree in (
+        {**fomm.states, "generator": prefixed},
+        {**fomm.states, f"generator.{name}": bias + 1},
+    ):
+        with pytest.raises(ConversionError, match=r"once.*final\.bias"):
+            group_networks(tree, "fomm")
+    with pytest.raises(ConversionError, match=r"once.*final\.bias"):
+        to_variables(fomm.model, {"generator": prefixed})
+
+
 def test_audit_sees_a_discriminator_without_spectral_norm(fomm):
     def change(states):
         state = states["discriminator"]

@@ -79,6 +79,34 @@ def test_read_npz_refuses_a_compression_bomb(tmp_path):
         read_tensors(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{[]: 1}",  # a key that cannot be hashed
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4,)",  # never closed
+        "(" * 3000,
+        "'''",
+        "  x\n y",
+        "{'descr': (), 'fortran_order': False, 'shape': (4,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9223372036854775808)}",
+    ],
+)
+def test_read_npz_refuses_damaged_headers(tmp_path, header):
+    """numpy evaluates the header as a literal; whatever that raises is one line here."""
+    text = header.encode() + b"\n"
+    raw = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(16)
+    with pytest.raises(UnsafeFileError) as caught:
+        read_tensors(_archive(tmp_path, {"a.npy": raw}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_read_npz_refuses_compressions_numpy_does_not_write(tmp_path, compression):
+    path = _archive(tmp_path, {"a.npy": _npy(np.zeros(4))}, compression)
+    with pytest.raises(UnsafeFileError, match="stored or deflated"):
+        read_tensors(path)
+
+
 def test_read_npz_refuses_truncation(tmp_path):
     path = tmp_path / "file.npz"
     np.savez(path, a=np.arange(100))

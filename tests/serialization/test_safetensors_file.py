@@ -80,6 +80,7 @@ def _entry(shape, begin, end, dtype="F32"):
         {"a": _entry([True, 2], 0, 8)},
         {"a": _entry([2], 0, 8, dtype="F4")},
         {"a": _entry("2", 0, 8)},
+        {"a": _entry([0, 2**61, 2**61], 0, 0)},  # empty, yet larger than numpy can count
         {"a": {"dtype": "F32"}},
         {"a": 3},
         [1],

@@ -1,7 +1,9 @@
 """The entrance: real torch files, dispatch by content, and what a user sees when it is not one."""
 
+import io
 import shutil
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -96,6 +98,18 @@ def test_read_tensors_requires_a_file(tmp_path):
             read_tensors(path)
 
 
+def test_read_tensors_reports_a_file_it_may_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "secret.pth"
+    path.write_bytes(b"x")
+
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(ConversionError, match=r"secret\.pth.*Permission denied"):
+        read_tensors(path)
+
+
 def test_unflatten_inverts_flatten():
     tree = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
     assert flatten(tree) == {"a/b": 1, "a/c/d": 2, "e": 3}
@@ -122,7 +136,7 @@ def _mutated(raw: bytes, rng: np.random.Generator) -> bytes:
 def test_read_tensors_survives_mutated_files(tmp_path, forge):
     """Damaged files give a TalkingHeadsError or plain data, in bounded time and nothing else.
 
-    Pickles are damaged inside a sound archive too, past the checksums that would stop them.
+    Pickles and arrays are damaged inside a sound archive too, past the checksums that stop others.
     """
     rng = np.random.default_rng(20221)
     array = rng.standard_normal((3, 4)).astype(np.float32)
@@ -139,6 +153,9 @@ def test_read_tensors_survives_mutated_files(tmp_path, forge):
     }
     makers = {kind: lambda seed=seed: _mutated(seed, rng) for kind, seed in seeds.items()}
     makers["pickle"] = lambda: forge.zip_file(_mutated(forge.pickled(body), rng), {"0": raw})
+    npy = io.BytesIO()
+    np.save(npy, array)
+    makers["npy"] = lambda: _npz(_mutated(npy.getvalue(), rng))
     outcomes = dict.fromkeys(makers, 0)
     path = tmp_path / "mutant"
     for kind, make in makers.items():
@@ -153,6 +170,13 @@ def test_read_tensors_survives_mutated_files(tmp_path, forge):
             assert time.perf_counter() - start < 5.0
     # Most mutants are broken; a reader that accepted them all would check nothing.
     assert all(count < 300 for count in outcomes.values()), outcomes
+
+
+def _npz(raw):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.npy", raw)
+    return buffer.getvalue()
 
 
 def _read_bytes(path, raw):
