@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from talking_heads_jax.errors import ConfigError, TalkingHeadsError, requirement
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> None:
     for name, flag in named:
         if flag.value is None:
             raise ConfigError(requirement(name, "be given", "nothing", f"Add {name} PATH."))
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every file it opens
     from tqdm import tqdm
 
     from talking_heads_jax.build import enable_compilation_cache

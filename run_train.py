@@ -6,7 +6,7 @@ python run_train.py --config configs/fnevr/vox_256.py --workdir W --config.data.
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from talking_heads_jax.errors import ConfigError, TalkingHeadsError, requirement
@@ -26,6 +26,8 @@ def main(argv: Sequence[str]) -> None:
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if flag.value is None:
             raise ConfigError(requirement(name, "be given", "nothing", f"Add {name} PATH."))
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
+
     from talking_heads_jax import build
 
     build.build_trainer(_CONFIG.value, _WORKDIR.value).run()

@@ -18,7 +18,13 @@ from talking_heads_jax.errors import ArgumentError, check_choice, requirement
 from talking_heads_jax.layers.appearance import SourceFeatures
 from talking_heads_jax.layers.keypoint_detector import KeypointDetector
 from talking_heads_jax.layers.patch_discriminator import MultiScaleDiscriminator
-from talking_heads_jax.models.base import FrameOutput, TalkingHead, Variables, configure
+from talking_heads_jax.models.base import (
+    FrameOutput,
+    TalkingHead,
+    Variables,
+    configure,
+    run_once,
+)
 from talking_heads_jax.ops.coordinates import ndc_to_px
 from talking_heads_jax.ops.resize import resize_bilinear
 from talking_heads_jax.typing import Array, Float
@@ -134,10 +140,9 @@ class KeypointDrivenModel(TalkingHead):
         initializers = self._initializers()
         variables = {}
         for name in initializers if names is None else names:
-            # The key depends on the name, so a network starts the same whatever else is built;
-            # under jit the unused forward pass is dropped.
+            # The key depends on the name, so a network starts the same whatever else is built.
             key = jax.random.fold_in(rng, sum(name.encode()))
-            variables[name] = jax.jit(initializers[name])(key)
+            variables[name] = run_once(initializers[name], key)
         return variables
 
     def _initializers(self) -> dict[str, Callable[[Array], Variables]]:

@@ -160,7 +160,9 @@ class Trainer:
                 boundary = stopping or self._is_boundary(step)
                 with log.waiting_for_data():
                     pair, _ = next(batches)
-                state, metrics = step_fn(state, pair, helper_params, key)
+                # The first call compiles, which is no training either.
+                with log.overhead() if step == first + 1 else contextlib.nullcontext():
+                    state, metrics = step_fn(state, pair, helper_params, key)
                 unchecked.append((step, metrics))
                 # One step behind: the device works on `step` while the one before is read.
                 # Nothing is lost by that, a halted state does not change any more.
@@ -280,13 +282,16 @@ class _Log:
         self._step, self._examples = step, self._examples + self._batch_size
 
     def flush(self) -> dict[str, float]:
-        """The scalars of the window, and throughput; waits for the last step."""
+        """The scalars of the window, and throughput; waits for the last step.
+
+        Images per second count waiting for data, but not compilation, saving and pictures.
+        """
         rows = jax.device_get(list(self._rows))
         scalars = window_means(rows)
         now = time.monotonic()
         window = max(now - self._since, 1e-9)
         self._unproductive += self._stall + self._other
-        scalars["perf/images_per_second"] = self._examples / window
+        scalars["perf/images_per_second"] = self._examples / max(window - self._other, 1e-9)
         scalars["perf/input_stall"] = self._stall / window
         scalars["perf/goodput"] = 1.0 - self._unproductive / max(now - self._born, 1e-9)
         scalars["samples"] = float(self._step * self._batch_size)
