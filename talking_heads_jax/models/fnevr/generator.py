@@ -4,67 +4,44 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from flax import linen as nn
 
-from talking_heads_jax.batch import Keypoints
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
-from talking_heads_jax.layers.appearance import AppearanceEncoder, ResidualDecoder, SourceFeatures
+from talking_heads_jax.layers.appearance import ResidualDecoder
 from talking_heads_jax.layers.convolution import Conv
-from talking_heads_jax.layers.dense_motion import DenseMotionNetwork, deform_features
+from talking_heads_jax.layers.warping_generator import WarpingGenerator
 from talking_heads_jax.models.fnevr.spade_decoder import SpadeDecoder
 from talking_heads_jax.models.fnevr.volume_renderer import FaceVolumeRenderer, ImageHead
-from talking_heads_jax.ops.warping import warp
 from talking_heads_jax.typing import Array, Float
 
 _IMAGE_HEAD_FACTOR = 4
 
 
-class VolumeRenderingGenerator(nn.Module):
-    """Source image + keypoints of source and driving → image.
+class VolumeRenderingGenerator(WarpingGenerator):
+    """A `WarpingGenerator` with face volume rendering and the SPADE decoder.
 
     The rows of the paper's Table 4 are settings: 'FOMM + SPADE' has `volume_rendering=False`;
     'FOMM + FVR' has `decoder_type='residual'`; 'w/o F_w' has `decoder_inputs=('rendered',)`.
 
     Attributes:
-      num_keypoints: k.
-      image_channels: c.
-      block_expansion: width after the first convolution.
-      max_features: bound of the widths.
-      num_down_blocks: halvings before the warp; the image head needs 2.
       decoder_type: 'spade', or 'residual', FOMM's.
       decoder_inputs: which features the decoder sees, concatenated in this order: 'warped' (F_w),
         'rendered' (F_r).
-      volume_rendering: compute F_r.
-      num_bottleneck_blocks: of the residual decoder.
+      volume_rendering: compute F_r; needs `num_down_blocks` 2.
       spade_options: further fields of `SpadeDecoder`.
       volume_options: further fields of `FaceVolumeRenderer`.
       image_head_features: width of the image head.
-      align_corners: corner rule of every sampler (see `DenseMotionNetwork`).
-      dense_motion_options: further fields of `DenseMotionNetwork`.
-      implementation: 'plain', or 'fast': the same numbers with less arithmetic.
-      dtype: compute dtype.
 
     Source: FNeVR (NeurIPS 2022) sections 3.2-3.3; released code.
     Differs from source: how 'FOMM + FVR' joins F_w and F_r is not published; here a 3×3 convolution
     brings the concatenation back to the residual decoder's width.
     """
 
-    num_keypoints: int = 10
-    image_channels: int = 3
-    block_expansion: int = 64
-    max_features: int = 512
-    num_down_blocks: int = 2
     decoder_type: str = "spade"
     decoder_inputs: tuple[str, ...] = ("warped", "rendered")
     volume_rendering: bool = True
-    num_bottleneck_blocks: int = 6
     spade_options: Mapping[str, Any] | None = None
     volume_options: Mapping[str, Any] | None = None
     image_head_features: int = 64
-    align_corners: bool = False
-    dense_motion_options: Mapping[str, Any] | None = None
-    implementation: str = "plain"
-    dtype: Any = jnp.float32
 
     def _check(self) -> None:
         check_choice("decoder_type", self.decoder_type, ("spade", "residual"))
@@ -92,21 +69,8 @@ class VolumeRenderingGenerator(nn.Module):
     def setup(self) -> None:
         """Creates `encoder`, `dense_motion`, `volume_renderer`, `image_head`, `decoder`."""
         self._check()
+        super().setup()
         shared = {"implementation": self.implementation, "dtype": self.dtype}
-        self.encoder = AppearanceEncoder(
-            self.image_channels,
-            self.block_expansion,
-            self.max_features,
-            self.num_down_blocks,
-            dtype=self.dtype,
-        )
-        self.dense_motion = DenseMotionNetwork(
-            num_keypoints=self.num_keypoints,
-            image_channels=self.image_channels,
-            align_corners=self.align_corners,
-            **shared,
-            **(self.dense_motion_options or {}),
-        )
         width = self.encoder.out_features
         if self.volume_rendering:
             self.volume_renderer = FaceVolumeRenderer(
@@ -133,48 +97,24 @@ class VolumeRenderingGenerator(nn.Module):
                 **shared,
             )
 
-    def encode(self, source: Float[Array, "b h w c"], *, train: bool) -> SourceFeatures:
-        """What depends on the source alone."""
-        small = self.dense_motion.downsample(source)
-        return SourceFeatures(source, small, self.encoder(source, train=train))
-
-    def decode(
-        self,
-        encoded: SourceFeatures,
-        *,
-        source_keypoints: Keypoints,
-        driving_keypoints: Keypoints,
-        train: bool,
-        with_intermediates: bool = True,
+    def decode_features(
+        self, warped: Float[Array, "b h w c"], *, train: bool, with_intermediates: bool
     ) -> dict[str, Array]:
-        """Animates an encoded source.
+        """Renders and decodes.
 
         Returns:
-          `prediction` (b h w c) in [0, 1]; with intermediates also `deformation`, `occlusion_map`,
-          `mask`, `sparse_deformed` (see `DenseMotion`), `deformed`, the warped source, and with
-          volume rendering `render` (I_m, the image head's picture) and `shape_volume` (F_sigma).
+          `prediction` (b h w c) in [0, 1]; with intermediates and volume rendering also `render`
+          (I_m, the image head's picture) and `shape_volume` (F_sigma).
         """
-        motion = self.dense_motion(
-            encoded.small,
-            source_keypoints=source_keypoints,
-            driving_keypoints=driving_keypoints,
-            train=train,
-        )
-        warped = deform_features(encoded.features, motion, align_corners=self.align_corners)
         features = {"warped": warped}
         rendered = None
         if self.volume_rendering:
             rendered = self.volume_renderer(warped, train=train)
             features["rendered"] = rendered.features
         outputs = {"prediction": self._decode_image(features, train=train)}
-        if with_intermediates:
-            outputs |= motion._asdict()
-            outputs["deformed"] = warp(
-                encoded.image, motion.deformation, align_corners=self.align_corners
-            )
-            if rendered is not None:
-                outputs["render"] = self.image_head(rendered.features, train=train)
-                outputs["shape_volume"] = rendered.shape_volume
+        if with_intermediates and rendered is not None:
+            outputs["render"] = self.image_head(rendered.features, train=train)
+            outputs["shape_volume"] = rendered.shape_volume
         return outputs
 
     def _decode_image(self, features: Mapping[str, Array], *, train: bool) -> Array:
@@ -186,21 +126,3 @@ class VolumeRenderingGenerator(nn.Module):
         if len(self.decoder_inputs) > 1:
             joined = self.fusion(joined)
         return self.decoder(joined, train=train)
-
-    def __call__(
-        self,
-        source: Float[Array, "b h w c"],
-        *,
-        source_keypoints: Keypoints,
-        driving_keypoints: Keypoints,
-        train: bool,
-        with_intermediates: bool = True,
-    ) -> dict[str, Array]:
-        """Encodes and animates; see `decode`."""
-        return self.decode(
-            self.encode(source, train=train),
-            source_keypoints=source_keypoints,
-            driving_keypoints=driving_keypoints,
-            train=train,
-            with_intermediates=with_intermediates,
-        )
