@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.models.conftest import tiny_model
 
 from talking_heads_jax.batch import FramePair, Keypoints
 from talking_heads_jax.errors import ArgumentError
@@ -18,6 +17,7 @@ from talking_heads_jax.models.fnevr.mesh_feature import (
 )
 from talking_heads_jax.models.fnevr.pose_editor import LightweightPoseEditor
 from talking_heads_jax.models.fnevr.volume_renderer import FaceVolumeRenderer, ImageHead, _to_volume
+from tests.models.conftest import tiny_model
 
 
 def test_to_volume_reads_depth_as_the_fast_axis() -> None:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.models.conftest import tiny_model
 
 from talking_heads_jax.batch import FaceInputs, FramePair, Keypoints
 from talking_heads_jax.errors import ArgumentError, ConfigError
 from talking_heads_jax.models.base import count_parameters
 from talking_heads_jax.models.keypoint_driven import draw_keypoints
 from talking_heads_jax.models.registry import build_model, list_models
+from tests.models.conftest import tiny_model
 
 KEYPOINT_MODELS = ("fomm", "fnevr")
 

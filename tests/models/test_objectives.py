@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.models.conftest import tiny_model
 
 from talking_heads_jax.batch import FaceInputs, FramePair
 from talking_heads_jax.errors import ConfigError
 from talking_heads_jax.models.base import Networks, ObjectiveResult, Phase, StepContext
 from talking_heads_jax.models.registry import build_phases
+from tests.models.conftest import tiny_model
 
 _BASE = {
     "perceptual": {"taps": (10.0, 1.0), "scales": (1.0, 0.5)},
@@ -116,9 +116,7 @@ def test_equivariance_draws_from_the_context_unless_given(
     same = random_transform(jax.random.key(3), 2, **settings)
     other = random_transform(jax.random.key(4), 2, **settings)
     drawn = jax.jit(value)({})
-    np.testing.assert_allclose(
-        drawn, jax.jit(value)({"equivariance_transform": same}), rtol=1e-5
-    )
+    np.testing.assert_allclose(drawn, jax.jit(value)({"equivariance_transform": same}), rtol=1e-5)
     given = jax.jit(value)({"equivariance_transform": other})
     assert np.abs(np.asarray(drawn) - np.asarray(given)).max() > 1e-6
 
