@@ -3,7 +3,6 @@
 python run_eval.py --checkpoint DIR --data DATA --output OUT
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         "checkpoint": _CHECKPOINT.value,
         "step": loaded.info.get("step"),
         "revision": loaded.info.get("revision"),
-        "perceptual_weights": _perceptual_weights(loaded.info.get("config")),
+        "perceptual_weights": report.perceptual_weights(loaded.info.get("config") or {}),
         "data": f"{_DATA.value} ({_SPLIT.value})",
     }
     info = {key: value for key, value in info.items() if value is not None}
@@ -80,14 +79,6 @@ def _clips(resolution: int) -> Iterator:
         max_frames=_MAX_FRAMES.value,
     )
     return (Clip(clip_id, frames, frames.identity_id) for clip_id, frames in clips)
-
-
-def _perceptual_weights(config: object) -> str | None:
-    """What the model's perceptual loss compared: a table has to say `random` where it was that."""
-    if isinstance(config, str):
-        config = json.loads(config)
-    objectives = config.get("objectives", {}) if isinstance(config, dict) else {}
-    return objectives.get("perceptual", {}).get("weights")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,21 @@ class Interval(NamedTuple):
     high: float
 
 
+def perceptual_weights(config: Mapping[str, Any]) -> str:
+    """What the perceptual loss of a training compared: a table must say `random` where it was that.
+
+    Args:
+      config: the training's config; without objectives nothing is known.
+
+    Returns:
+      'vgg19', 'random', a file, 'none (pixel loss)' when no feature map had a weight, or 'unknown'.
+    """
+    section = dict(config).get("objectives", {}).get("perceptual")
+    if section is None:
+        return "unknown"
+    return section["weights"] if any(section["taps"]) else "none (pixel loss)"
+
+
 def bootstrap_interval(
     values: Sequence[float],
     groups: Sequence[str] | None = None,

@@ -19,6 +19,7 @@ _SEED = 0
 _DRIVER_SEED = 1  # of the driving clip: a motion that neither split holds
 _DRIVER_FRAMES = 72
 _FPS = 12
+_EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells report it
 _SHOWN_PX = 256  # width of a 64 px frame on the page
 
 
@@ -65,6 +66,7 @@ def run_demo(output: Path, *, config: Any, sizes: DemoSizes = _SIZES) -> DemoRes
 
     Raises:
       TalkingHeadsError: whatever goes wrong with files, data or training.
+      SystemExit: when SIGTERM stopped the training; what is done so far is saved.
     """
     from data_pipeline.synthetic.warped_photos import write_warped_photos
     from talking_heads_jax.build import build_trainer
@@ -76,7 +78,10 @@ def run_demo(output: Path, *, config: Any, sizes: DemoSizes = _SIZES) -> DemoRes
     write_warped_photos(output / "data", size=size, seed=_SEED, **sizes._asdict())
     config.data.folder = str(output / "data")
     print("2/4 training", flush=True)
-    build_trainer(config, output / "run").run()
+    state = build_trainer(config, output / "run").run()
+    if int(state.step) < config.schedule.duration:
+        print(f"stopped after step {int(state.step)}; the same command continues", file=sys.stderr)
+        raise SystemExit(_EXIT_TERMINATED)
     print("3/4 evaluation on held-out motions", flush=True)
     result, info = _evaluate(output, config)
     print("4/4 animation", flush=True)
@@ -93,7 +98,7 @@ def _evaluate(output: Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
     from data_pipeline.loaders import make_eval_pairs
     from talking_heads_jax.checkpoints import load_model
     from talking_heads_jax.evaluation.protocols import Clip, find_protocol
-    from talking_heads_jax.evaluation.report import as_markdown, write_report
+    from talking_heads_jax.evaluation.report import as_markdown, perceptual_weights, write_report
     from talking_heads_jax.evaluation.runner import evaluate_clips
 
     loaded = load_model(output / "run")
@@ -108,16 +113,11 @@ def _evaluate(output: Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
     info = {
         "model": f"{loaded.model.name}, {loaded.model.resolution} px, step {loaded.info['step']}",
         "data": "held-out warps of the training photographs",
-        "perceptual weights": _perceptual_weights(config),
+        "perceptual weights": perceptual_weights(config),
     }
     write_report(result, output / "evaluation", info)
     print(as_markdown(result, info), flush=True)
     return result, info
-
-
-def _perceptual_weights(config: Any) -> str:
-    section = config.objectives.perceptual
-    return section.weights if any(section.taps) else "none (pixel loss)"
 
 
 def _animate(output: Path, size: int) -> dict[str, Path]:

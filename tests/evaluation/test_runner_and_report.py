@@ -165,3 +165,16 @@ def test_gallery_shows_the_frame_it_names(result):
     expected = 0.5 * (clip[0] + clip[1 + row.frame])
     np.testing.assert_allclose(row.images["prediction"], expected, atol=1e-6)
     assert jax.tree.leaves(row.images)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"weights": "random", "taps": [10.0, 0.0]}, "random"),
+        ({"weights": "vgg19", "taps": [0.0, 0.0]}, "none (pixel loss)"),
+    ],
+)
+def test_perceptual_weights_says_what_was_compared(section: dict, expected: str) -> None:
+    config = {"objectives": {"perceptual": section}}
+    assert report.perceptual_weights(config) == expected
+    assert report.perceptual_weights({}) == "unknown"
