@@ -120,7 +120,8 @@ def test_transform_frame_samples_at_the_transformed_grid():
     image = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 10, 3)), jnp.float32)
     places = transform_points(transform, jnp.broadcast_to(corner_grid(8, 10), (2, 8, 10, 2)))
     expected = grid_sample(image, places, align_corners=False, padding="reflection")
-    np.testing.assert_allclose(transform_frame(transform, image), expected, atol=1e-6)
+    # Two compiled programs round positions near 10 px by 1e-6; neighbours differ by up to 5.
+    np.testing.assert_allclose(transform_frame(transform, image), expected, atol=5e-6)
 
 
 @pytest.mark.parity
