@@ -2,7 +2,7 @@
 
 Command: make demo (or: python run_train.py --config configs/fnevr/demo_64.py --workdir W
   --config.data.folder DATA)
-Hardware: two CPU cores; 6.5 minutes of training on a busy machine, an idle one not yet measured.
+Hardware: two CPU cores; 5 minutes of training, 6.5 on a busy machine; others not yet measured.
 Expect, on held-out warps: L1 0.069, PSNR 19.1, SSIM 0.58; the best trivial answer (the source
   blurred by 3 px) has 0.139, 14.4 and 0.24.
 Trained by pixel differences, not by VGG19 features, which would cost most of the time here and need

@@ -4,11 +4,10 @@ Losses return one value per example, so that padding can be weighted away exactl
 this file turn them into means. Letters: b batch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from talking_heads_jax.errors import ArgumentError, requirement
 from talking_heads_jax.typing import Array, Float
 
 
@@ -45,35 +44,6 @@ def weighted_mean(
     real = weight > 0
     total = jnp.sum(jnp.where(real, weight * jnp.where(real, values, 0), 0))
     return total / jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
-
-
-def weighted_terms(
-    weights: Mapping[str, float], terms: Mapping[str, Callable[[], Array]]
-) -> dict[str, Array]:
-    """Evaluates the terms whose weight is not zero, and multiplies each by its weight.
-
-    Args:
-      weights: term name -> its weight; a term without an entry is an error.
-      terms: term name -> a function that computes its unweighted values; it is not called, so that
-        nothing enters the graph, when the weight is zero.
-
-    Returns:
-      Term name -> weighted values, without the terms of weight zero.
-
-    Raises:
-      ArgumentError: if a term has no weight.
-    """
-    missing = sorted(set(terms) - set(weights))
-    if missing:
-        raise ArgumentError(
-            requirement(
-                "loss weights",
-                "cover every term",
-                f"none for {', '.join(missing)}",
-                f"Weights are given for {', '.join(sorted(weights))}.",
-            )
-        )
-    return {name: weights[name] * term() for name, term in terms.items() if weights[name]}
 
 
 def total_loss(

@@ -5,12 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.losses.combine import (
     per_example_mean,
     total_loss,
     weighted_mean,
-    weighted_terms,
 )
 
 
@@ -40,17 +38,6 @@ def test_per_example_mean_sums_bfloat16_in_float32():
     result = per_example_mean(values)
     assert result.dtype == jnp.float32
     np.testing.assert_array_equal(result, [1.0, 1.0])
-
-
-def test_weighted_terms_never_calls_a_term_of_weight_zero():
-    def forbidden():
-        raise AssertionError("a term of weight zero entered the graph")
-
-    terms = weighted_terms({"a": 2.0, "b": 0.0}, {"a": lambda: jnp.ones(3), "b": forbidden})
-    assert list(terms) == ["a"]
-    np.testing.assert_array_equal(terms["a"], [2.0] * 3)
-    with pytest.raises(ArgumentError, match="none for c"):
-        weighted_terms({"a": 1.0}, {"c": forbidden})
 
 
 def test_total_loss_is_the_sum_of_the_means():
