@@ -4,6 +4,7 @@ Needs only jax and numpy.
 """
 
 import datetime
+import importlib.util
 import json
 import os
 import platform
@@ -133,6 +134,35 @@ def measure_peak(dtype: str, size: int, *, repeats: int = 5) -> dict[str, Any]:
         "matrix_size": size,
         "flops_per_s": 2 * size**3 / timing["product"]["min_s"],
     }
+
+
+def load_config(argument: str, overrides: list[str]) -> dict[str, Any]:
+    """A training config as nested dictionaries; the weights of frozen networks are random ones.
+
+    Args:
+      argument: FILE.py[:VARIANTS], or the config.json of a run, which needs no ml_collections.
+      overrides: section.key=value, values in JSON.
+    """
+    name, _, variants = argument.partition(":")
+    path = Path(name)
+    if path.suffix == ".json":
+        config = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = json.loads(json.dumps(module.get_config(variants or None).to_dict()))
+    for override in overrides:
+        keys, _, value = override.partition("=")
+        *parents, last = keys.split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        if last not in section:
+            raise SystemExit(f"error: the config has no {keys}")
+        section[last] = json.loads(value)
+    config["objectives"]["perceptual"]["weights"] = "random"
+    return config
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:

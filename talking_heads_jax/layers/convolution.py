@@ -8,7 +8,6 @@ is `dtype`; parameters stay float32. Letters: b batch, d depth, h w image, c cha
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -16,6 +15,7 @@ from jax import lax
 from talking_heads_jax.layers.initializers import Initializer, uniform_fan_in
 from talking_heads_jax.layers.normalization import BatchNorm
 from talking_heads_jax.ops.banded_convolution import conv_3d
+from talking_heads_jax.ops.platform import target_platform
 from talking_heads_jax.ops.resize import average_pool
 from talking_heads_jax.ops.upsampled_convolution import conv_after_nearest_upsample
 from talking_heads_jax.ops.winograd import conv_3x3
@@ -99,7 +99,7 @@ class Conv(nn.Module):
 def _winograd_pays(x: Array, kernel: Array, padding: int) -> bool:
     """Whether a layer's shape and the device favour Winograd's form."""
     return (
-        jax.default_backend() == "cpu"
+        target_platform() == "cpu"
         and x.dtype == jnp.float32
         and kernel.shape[:-2] == (3, 3)
         and padding == 1
