@@ -1,94 +1,116 @@
-"""Scores a checkpoint on the clips of a prepared data set, beside the trivial answers.
+"""Scores a checkpoint, or anyone's frames, on a prepared data set, beside the trivial answers.
 
-python run_eval.py --checkpoint DIR --data DATA --output OUT
+python run_eval.py --checkpoint DIR --data DATA --output OUT [--protocol NAME]
+python run_eval.py --predictions NAME=FOLDER --pairs OUT/pairs.json --data DATA --output OUT2
+python run_eval.py --output OUT --merge SHARD0 SHARD1
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
-from talking_heads_jax.errors import ConfigError, TalkingHeadsError, requirement
+from talking_heads_jax.errors import (
+    ConfigError,
+    TalkingHeadsError,
+    check_file,
+    one_line,
+    requirement,
+)
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Saved model, or workdir of a training.")
 _DATA = flags.DEFINE_string("data", None, "Folder that `talking-heads prepare` wrote.")
-_PROTOCOL = flags.DEFINE_string("protocol", "reconstruction", "What drives what.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for metrics.json, table.md, gallery.png.")
-_SPLIT = flags.DEFINE_string("split", "test", "Split of the data set.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the results, new or empty.")
+_PROTOCOL = flags.DEFINE_string("protocol", None, "Name of a file in configs/eval.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File, in place of --protocol.")
+_PAIRS = flags.DEFINE_string("pairs", None, "A pairs.json to score again.")
+_PREDICTIONS = flags.DEFINE_multi_string(
+    "predictions", [], "NAME=FOLDER of frames, a folder per pair; may be repeated."
+)
+_SAVE = flags.DEFINE_string("save-predictions", None, "Write what the checkpoint predicts.")
+_ROUND = flags.DEFINE_bool("round-to-bytes", False, "Round the checkpoint's predictions.")
+_SPLIT = flags.DEFINE_string("split", None, "Split of the data set.")
 _MAX_CLIPS = flags.DEFINE_integer("max-clips", None, "At most so many clips.", lower_bound=1)
 _MAX_FRAMES = flags.DEFINE_integer("max-frames", None, "Per clip, from its start.", lower_bound=2)
-_METRICS = flags.DEFINE_list("metrics", None, "Names of recipes; default: the reconstruction set.")
+_SEED = flags.DEFINE_integer("seed", None, "Of the pairs.", lower_bound=0)
+_METRICS = flags.DEFINE_list("metrics", [], "Names of recipes; default: the protocol's.")
 _BATCH_SIZE = flags.DEFINE_integer("batch-size", 4, "Frames per call.", lower_bound=1)
+_SHARD = flags.DEFINE_string("shard", None, "I/N: score only this part of the pairs.")
+_MERGE = flags.DEFINE_bool("merge", False, "Join the outputs of all shards, named after the flags.")
+_REQUEST = (
+    *(_DATA, _OUTPUT, _CHECKPOINT, _PROTOCOL, _CONFIG, _PAIRS, _PREDICTIONS, _SAVE, _ROUND),
+    *(_SPLIT, _MAX_CLIPS, _MAX_FRAMES, _SEED, _METRICS, _BATCH_SIZE, _SHARD),
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Loads, evaluates, reports."""
-    if len(argv) > 1:
-        raise ConfigError(requirement("arguments", "be flags", argv[1], "Write --name=value."))
-    named = (("--checkpoint", _CHECKPOINT), ("--data", _DATA), ("--output", _OUTPUT))
+    named = [("--output", _OUTPUT)] if _MERGE.value else [("--data", _DATA), ("--output", _OUTPUT)]
     for name, flag in named:
         if flag.value is None:
             raise ConfigError(requirement(name, "be given", "nothing", f"Add {name} PATH."))
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it opens
     from tqdm import tqdm
 
-    from talking_heads_jax.build import enable_compilation_cache
-    from talking_heads_jax.checkpoints import load_model
-    from talking_heads_jax.evaluation import report
-    from talking_heads_jax.evaluation.protocols import find_protocol
-    from talking_heads_jax.evaluation.runner import evaluate_clips
-    from talking_heads_jax.metrics.recipes import RECONSTRUCTION
+    from configs.eval import load_protocol
+    from talking_heads_jax import build, checkpoints
+    from talking_heads_jax.evaluation import session
 
-    enable_compilation_cache()
-    protocol = find_protocol(_PROTOCOL.value)
-    loaded = load_model(Path(_CHECKPOINT.value))
-    with tqdm(desc="clips", unit="clip") as progress:
-        result = evaluate_clips(
-            loaded.model,
-            loaded.variables,
-            _clips(loaded.model.resolution),
-            protocol=protocol,
-            recipes=_METRICS.value or RECONSTRUCTION,
-            batch_size=_BATCH_SIZE.value,
-            on_clip=lambda clip_id, frames: progress.update(),
-        )
-    info = {
-        "model": loaded.model.name,
-        "checkpoint": _CHECKPOINT.value,
-        "step": loaded.info.get("step"),
-        "revision": loaded.info.get("revision"),
-        "perceptual_weights": report.perceptual_weights(loaded.info.get("config") or {}),
-        "data": f"{_DATA.value} ({_SPLIT.value})",
-    }
-    info = {key: value for key, value in info.items() if value is not None}
-    files = report.write_report(result, Path(_OUTPUT.value), info)
-    print(report.as_markdown(result, info))
+    if _MERGE.value:
+        table, files = session.merge_evaluations(argv[1:], _OUTPUT.value)
+    elif len(argv) > 1:
+        raise ConfigError(requirement("arguments", "be flags", argv[1], "Write --name=value."))
+    else:
+        build.enable_compilation_cache()
+        values = {flag.name.replace("-", "_"): flag.value for flag in _REQUEST}
+        request = session.EvaluationRequest(**values)
+        with tqdm(desc="pairs", unit="pair", leave=False, disable=None) as progress:
+            table, files = session.run_evaluation(
+                request,
+                load_protocol=load_protocol,
+                open_clips=build.open_clips,
+                load_model=checkpoints.load_model,
+                on_pair=progress.update,
+            )
+    print(table)
     print("written:", ", ".join(map(str, files)))
-
-
-def _clips(resolution: int) -> Iterator:
-    """The clips of the data set at the model's size."""
-    from data_pipeline.loaders import make_eval_pairs
-    from talking_heads_jax.evaluation.protocols import Clip
-
-    clips = make_eval_pairs(
-        {"folder": _DATA.value, "resolution": resolution},
-        split=_SPLIT.value,
-        max_clips=_MAX_CLIPS.value,
-        max_frames=_MAX_FRAMES.value,
-    )
-    return (Clip(clip_id, frames, frames.identity_id) for clip_id, frames in clips)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Parses the flags and runs `main`; what a user can repair becomes one line and status 2."""
+    argv = list(sys.argv if argv is None else argv)
     try:
-        main(flags.FLAGS(list(sys.argv if argv is None else argv)))
-    except (flags.Error, TalkingHeadsError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        for text, following in zip(argv, [*argv[1:], ""], strict=True):
+            name, equals, value = text.partition("=")
+            if name in ("--config", "-config"):  # a pipe or device would be read for ever
+                path = (value if equals else following).partition(":")[0]
+                check_file(Path(path), ConfigError, max_bytes=1 << 20)
+        flags.FLAGS.unparse_flags()  # nothing is left of an earlier call in this process
+        arguments = flags.FLAGS(argv)
+        getattr(_CONFIG.value, "protocol", None)  # a broken file says so only now
+    except TalkingHeadsError as error:
+        return _fail(error)
+    except flags.Error as error:
+        return _fail(f"{error}. Check the flags, or see --help.")
+    except Exception as error:  # the file is a program of the user's: it may raise anything
+        got = f"{type(error).__name__}: {error}"
+        constraint = "be a config, with values that fit it"
+        return _fail(requirement("--config", constraint, got, "See configs/eval."))
+    try:
+        main(arguments)
+    except TalkingHeadsError as error:
+        return _fail(error)
+    except OSError as error:  # a full disk, a folder without permission
+        return _fail(f"{error.strerror or error}: {error.filename or ''}. Check --output.")
     return 0
+
+
+def _fail(message: object) -> int:
+    flags.FLAGS.mark_as_parsed()  # `app.run` looks at its own flags on the way out
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

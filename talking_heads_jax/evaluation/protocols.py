@@ -1,47 +1,19 @@
-"""Protocols: which frame of a clip is the source, and which frames drive it.
+"""Protocols as data: how pairs are chosen, and whose motion is taken.
 
-Source: FNeVR (NeurIPS 2022) supplement C: "same identity" takes a video's first frame as source and
-all other frames as driving (FOMM's script also scores frame 0 against itself).
+The protocols themselves are files, `configs/eval/<name>.py`; their section `protocol` has the
+fields of `Protocol`.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
+from talking_heads_jax.errors import ConfigError, requirement
 
-from talking_heads_jax.errors import check_choice
-
-
-class Clip(NamedTuple):
-    """One video to evaluate on.
-
-    Attributes:
-      clip_id: its name in reports.
-      frames: yields (h w 3) uint8, or float in [0, 1]; read once, never held as a whole.
-      identity_id: who is shown; clips of one person are not independent. Empty: nobody else's.
-    """
-
-    clip_id: str
-    frames: Iterable[np.ndarray]
-    identity_id: str = ""
-
-
-class ClipTask(NamedTuple):
-    """What a protocol makes of a clip.
-
-    Attributes:
-      clip_id: its name in reports.
-      source: (h w 3) float32 in [0, 1].
-      driving: yields (h w 3) float32 in [0, 1], each also the target of its prediction.
-      identity_id: who is shown; the clip's name where that is not known.
-    """
-
-    clip_id: str
-    source: np.ndarray
-    driving: Iterator[np.ndarray]
-    identity_id: str
+FIRST_FRAME, RANDOM_FRAMES, ACROSS_CLIPS = "first_frame", "random_frames", "across_clips"
+PAIRINGS = (FIRST_FRAME, RANDOM_FRAMES, ACROSS_CLIPS)
+ABSOLUTE, RELATIVE = "absolute", "relative_best_frame"
+MOTIONS = (ABSOLUTE, RELATIVE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,74 +22,82 @@ class Protocol:
 
     Attributes:
       name: as on the command line.
-      description: for reports.
-      include_source: also score the source frame driven by itself, as FOMM's script does.
+      description: one line for reports.
+      pairing: 'first_frame' (frame 0 of a clip is driven by the others), 'random_frames' (random
+        pairs within a clip) or 'across_clips' (sources driven by clips of other people).
+      motion: 'absolute', or 'relative_best_frame': movement since the driving frame that is most
+        like the source, not scaled.
+      version: raised when the same seed would give other pairs.
+      seed: of what is drawn.
+      include_source: 'first_frame': also score the source frame driven by itself, as FOMM's script.
+      pairs_per_clip: 'random_frames': pairs drawn per clip, fewer when it has not as many.
+      both_directions: 'random_frames': each pair also with its frames exchanged.
+      num_sources: 'across_clips': source images.
+      num_driving: 'across_clips': driving clips.
     """
 
     name: str
     description: str
+    pairing: str
+    motion: str = ABSOLUTE
+    version: int = 1
+    seed: int = 0
     include_source: bool = False
+    pairs_per_clip: int = 10
+    both_directions: bool = True
+    num_sources: int = 10
+    num_driving: int = 14
 
-    def tasks(self, clips: Iterable[Clip]) -> Iterator[ClipTask]:
-        """Turns clips into tasks; clips too short to have a driving frame are left out.
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Protocol":
+        """Checks the section `protocol` of a config, or of a pair list.
 
         Args:
-          clips: in the order of the report.
+          config: any of the attributes; name, description and pairing are required.
+
+        Raises:
+          ConfigError: an unknown or missing key, a wrong type, or a value that makes no sense.
         """
-        for clip in clips:
-            frames = iter(clip.frames)
-            first = next(frames, None)
-            if first is None:
-                continue
-            source = as_unit_float(first)
-            driving = map(as_unit_float, frames)
-            following = next(driving, None)
-            if following is None and not self.include_source:
-                continue
-            start = [source] if self.include_source else []
-            if following is not None:
-                start.append(following)
-            frames_left = itertools.chain(start, driving)
-            identity = clip.identity_id or clip.clip_id
-            yield ClipTask(str(clip.clip_id), source, frames_left, str(identity))
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(config.keys()) - set(fields), key=str)
+        if unknown:
+            raise ConfigError(
+                requirement("protocol", "have known keys", unknown, f"Use {sorted(fields)}.")
+            )
+        missing = [name for name in ("name", "description", "pairing") if name not in config]
+        if missing:
+            raise ConfigError(
+                requirement("protocol", f"have {missing}", "less", "See configs/eval.")
+            )
+        values = {key: config[key] for key in config.keys()}  # noqa: SIM118 ConfigDict
+        for name, value in values.items():
+            if type(value) is not fields[name].type:
+                raise ConfigError(
+                    requirement(
+                        f"protocol.{name}", f"be a {fields[name].type.__name__}", value, "Correct."
+                    )
+                )
+        for name, choices in (("pairing", PAIRINGS), ("motion", MOTIONS)):
+            if values.get(name, ABSOLUTE if name == "motion" else None) not in choices:
+                raise ConfigError(
+                    requirement(f"protocol.{name}", f"be one of {choices}", values[name], "Choose.")
+                )
+        smallest = {"seed": 0, "version": 1, "pairs_per_clip": 1, "num_sources": 1}
+        for name, bound in (smallest | {"num_driving": 1}).items():
+            if values.get(name, bound) < bound:
+                raise ConfigError(
+                    requirement(
+                        f"protocol.{name}", f"be at least {bound}", values[name], "Raise it."
+                    )
+                )
+        return cls(**values)
 
+    @property
+    def same_identity(self) -> bool:
+        """Whether the driving frame is the truth: it shows the source's own person and clip."""
+        return self.pairing != ACROSS_CLIPS
 
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            "reconstruction",
-            "same identity: the first frame of a clip is driven by all other frames",
-        ),
-        Protocol(
-            "reconstruction-fomm",
-            "same identity as FOMM's script: the first frame is driven by all frames, itself too",
-            include_source=True,
-        ),
-    )
-}
-
-
-def find_protocol(name: str) -> Protocol:
-    """A protocol by name.
-
-    Args:
-      name: key of `PROTOCOLS`.
-
-    Raises:
-      ArgumentError: for an unknown name; lists the known ones.
-    """
-    check_choice("protocol", name, tuple(PROTOCOLS))
-    return PROTOCOLS[name]
-
-
-def as_unit_float(frame: np.ndarray) -> np.ndarray:
-    """A frame as float32 in [0, 1]; bytes are divided by 255.
-
-    Args:
-      frame: (h w 3) uint8, or float in [0, 1].
-    """
-    frame = np.asarray(frame)
-    if frame.dtype == np.uint8:
-        return frame.astype(np.float32) / np.float32(255)
-    return frame.astype(np.float32)
+    @property
+    def relative(self) -> bool:
+        """Whether motion is relative to a rest frame of the driving clip."""
+        return self.motion == RELATIVE

@@ -1,39 +1,33 @@
-"""Tables, intervals and pictures of an evaluation.
+"""Tables and pictures of an evaluation, and the folder they are written to.
 
-Intervals are bootstrapped over identities: frames of one clip, and clips of one person, are not
-independent. A difference between two rows is taken clip by clip before it is resampled.
+Intervals are bootstrapped over identities, see `intervals`. A difference between two rows is taken
+pair by pair before it is resampled.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from talking_heads_jax.evaluation.runner import MODEL_ROW, EvaluationResult
+from talking_heads_jax.errors import ArgumentError, DataError, requirement
+from talking_heads_jax.evaluation.intervals import LEVEL, RESAMPLES, Interval, bootstrap_interval
+from talking_heads_jax.evaluation.pair_files import PAIRS_FILE, pairs_text
+from talking_heads_jax.evaluation.results import EvaluationResult
 from talking_heads_jax.media.image import write_image
 from talking_heads_jax.metrics.recipes import Recipe
 
-_RESAMPLES = 2000
-_LEVEL = 0.95
-_SEED = 0
-_ORACLE_ROW = "copy_driving"  # knows the answer: no row competes with it
+METRICS_FILE, TABLE_FILE, GALLERY_FILE = "metrics.json", "table.md", "gallery.png"
+NO_TRUTH = (
+    "No truth exists for these pairs: nobody filmed the source's person making the driving motion. "
+    "Hence no L1, PSNR or SSIM here, and no trivial answers to compare with; see the pictures."
+)
 _GAP_PX = 4
-
-
-class Interval(NamedTuple):
-    """A mean over clips with its bootstrap interval.
-
-    Attributes:
-      mean: over clips, each clip counting once.
-      low: lower end.
-      high: upper end.
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 def perceptual_weights(config: Mapping[str, Any]) -> str:
@@ -51,53 +45,42 @@ def perceptual_weights(config: Mapping[str, Any]) -> str:
     return section["weights"] if any(section["taps"]) else "none (pixel loss)"
 
 
-def bootstrap_interval(
-    values: Sequence[float],
-    groups: Sequence[str] | None = None,
-    *,
-    level: float = _LEVEL,
-    resamples: int = _RESAMPLES,
-    seed: int = _SEED,
-) -> Interval:
-    """Percentile bootstrap of the mean; whole groups are drawn with replacement.
+def interval_of(result: EvaluationResult, values: Sequence[float]) -> Interval:
+    """The mean of a column with its interval over the identities of sources and driving clips.
 
     Args:
-      values: one per clip.
-      groups: what each belongs to, an identity; None: every value is its own group. With a single
-        group nothing is known about the spread: the ends are NaN.
-      level: coverage.
-      resamples: number of draws.
-      seed: of the draws.
+      result: whose pairs the values belong to.
+      values: one per pair.
     """
-    values = np.asarray(values, np.float64)
-    names = np.arange(values.size) if groups is None else np.asarray(groups)
-    members = np.unique(names, return_inverse=True)[1]
-    count = int(members.max()) + 1
-    mean = float(values.mean())
-    if count < 2:
-        return Interval(mean, float("nan"), float("nan"))
-    sums = np.bincount(members, weights=values, minlength=count)
-    sizes = np.bincount(members, minlength=count)
-    draws = np.random.default_rng(seed).integers(0, count, (resamples, count))
-    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    return Interval(mean, float(low), float(high))
+    return bootstrap_interval(values, result.identity_ids, result.driving_identity_ids)
 
 
 def best_trivial(result: EvaluationResult, recipe: Recipe) -> str:
-    """The trivial row with the best mean, `copy_driving` excepted."""
-    rows = [row for row in result.values if row not in (MODEL_ROW, _ORACLE_ROW)]
-    means = {row: float(np.mean(result.values[row][recipe.name])) for row in rows}
+    """The trivial row with the best mean; a row that knows the answer does not compete.
+
+    Args:
+      result: of an evaluation with a truth.
+      recipe: the column.
+    """
+    rows = [row for row in result.values if row not in (*result.systems, result.oracle)]
+    means = {row: interval_of(result, result.values[row][recipe.name]).mean for row in rows}
     return (max if recipe.higher_is_better else min)(means, key=means.__getitem__)
 
 
-def gain_over_trivial(result: EvaluationResult, recipe: Recipe) -> Interval:
-    """How much better the model is than the best trivial answer; above zero is better."""
+def gain_over_trivial(
+    result: EvaluationResult, recipe: Recipe, system: str | None = None
+) -> Interval:
+    """How much better a system is than the best trivial answer; above zero is better.
+
+    Args:
+      result: of an evaluation with a truth.
+      recipe: the column.
+      system: its row; None for the first.
+    """
     sign = 1.0 if recipe.higher_is_better else -1.0
-    own = np.asarray(result.values[MODEL_ROW][recipe.name])
+    own = np.asarray(result.values[system or result.systems[0]][recipe.name])
     other = np.asarray(result.values[best_trivial(result, recipe)][recipe.name])
-    return bootstrap_interval(sign * (own - other), result.identity_ids)
+    return interval_of(result, sign * (own - other))
 
 
 def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,39 +91,47 @@ def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]
       info: what was evaluated: checkpoint, step, data, revision, stand-ins such as random weights.
     """
     recipes = [recipe.name for recipe in result.recipes]
+    protocol = result.pair_list.protocol
     return {
         **info,
-        "protocol": result.protocol,
-        "num_clips": len(result.clip_ids),
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "seed": protocol.seed,
+        "truth": result.truth or None,
+        "note": None if result.truth else NO_TRUTH,
+        "num_pairs": len(result.pairs),
+        "num_clips": len({pair.driving_clip for pair in result.pairs}),
         "num_frames": int(sum(result.num_frames)),
-        "num_identities": len(set(result.identity_ids)),
-        "interval": f"{_LEVEL:g} percentile bootstrap over identities, {_RESAMPLES} resamples",
+        "num_identities": len({*result.identity_ids, *result.driving_identity_ids}),
+        "interval": f"{LEVEL:g} percentile bootstrap over identities, {RESAMPLES} resamples",
         "rows": {
-            row: {
-                name: bootstrap_interval(columns[name], result.identity_ids)._asdict()
-                for name in recipes
-            }
+            row: {name: interval_of(result, columns[name])._asdict() for name in recipes}
             for row, columns in result.values.items()
         },
         "gain_over_best_trivial": {
-            recipe.name: {
-                "trivial": best_trivial(result, recipe),
-                **gain_over_trivial(result, recipe)._asdict(),
+            system: {
+                recipe.name: {
+                    "trivial": best_trivial(result, recipe),
+                    **gain_over_trivial(result, recipe, system)._asdict(),
+                }
+                for recipe in result.recipes
             }
-            for recipe in result.recipes
+            for system in (result.systems if result.recipes else ())
         },
-        "clips": [
+        "pairs": [
             {
-                "clip_id": clip_id,
-                "frames": frames,
+                "name": pair.name,
+                "frames": len(pair.driving_frames),
+                **{
+                    f"initial_frame/{row}": column[i]
+                    for row, column in result.initial_frames.items()
+                },
                 **{
                     row: {name: columns[name][i] for name in recipes}
                     for row, columns in result.values.items()
                 },
             }
-            for i, (clip_id, frames) in enumerate(
-                zip(result.clip_ids, result.num_frames, strict=True)
-            )
+            for i, pair in enumerate(result.pairs)
         ],
     }
 
@@ -152,79 +143,177 @@ def as_markdown(result: EvaluationResult, info: Mapping[str, Any]) -> str:
       result: of an evaluation.
       info: named above the table.
     """
+    protocol = result.pair_list.protocol
+    known = {
+        "protocol": f"{protocol.description} (version {protocol.version}, seed {protocol.seed})",
+        **info,
+    }
+    if result.truth:
+        known["truth"] = result.truth
+    if result.gallery:
+        known["pictures"] = ", ".join(result.gallery[0].images)
+    lines = [
+        f"{protocol.name}: {len(result.pairs)} pairs, {sum(result.num_frames)} frames; "
+        f"mean over pairs [{100 * LEVEL:g} % bootstrap interval over identities]",
+        "",
+        *(f"- {key}: {value}" for key, value in known.items()),
+        "",
+    ]
+    if not result.truth:
+        return "\n".join([*lines, NO_TRUTH]) + "\n"
     header = [
         f"{recipe.name} {'↑' if recipe.higher_is_better else '↓'}" for recipe in result.recipes
     ]
-    lines = [
-        f"{result.protocol}: {len(result.clip_ids)} clips, {sum(result.num_frames)} frames; "
-        f"mean over clips [{100 * _LEVEL:g} % bootstrap interval over identities]",
-        "",
-        *(f"- {key}: {value}" for key, value in info.items()),
-        "",
-        "| | " + " | ".join(header) + " |",
-        "|---" * (len(header) + 1) + "|",
-    ]
+    lines += ["| | " + " | ".join(header) + " |", "|---" * (len(header) + 1) + "|"]
     for row, columns in result.values.items():
-        cells = [
-            _cell(bootstrap_interval(columns[recipe.name], result.identity_ids))
-            for recipe in result.recipes
-        ]
+        cells = [_cell(result, columns[recipe.name]) for recipe in result.recipes]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    gains = [_cell(gain_over_trivial(result, recipe)) for recipe in result.recipes]
-    lines.append("| gain over the best trivial answer | " + " | ".join(gains) + " |")
+    for system in result.systems:
+        gains = [_text(gain_over_trivial(result, recipe, system)) for recipe in result.recipes]
+        name = "gain" if len(result.systems) == 1 else f"gain of {system}"
+        lines.append(f"| {name} over the best trivial answer | " + " | ".join(gains) + " |")
     return "\n".join(lines) + "\n"
 
 
 def picture_grid(result: EvaluationResult) -> np.ndarray | None:
-    """One line of pictures per clip of the gallery: source, driving, prediction, error.
+    """One line of pictures per pair of the gallery: source, driving, predictions, error.
 
     Returns:
       (h w 3) uint8, or None when the gallery is empty.
     """
     if not result.gallery:
         return None
-    rows = [
-        _join([row.images[name] for name in row.images], axis=1, gap=_GAP_PX)
-        for row in result.gallery
-    ]
-    return np.rint(255.0 * np.clip(_join(rows, axis=0, gap=_GAP_PX), 0.0, 1.0)).astype(np.uint8)
+    rows = [_join(list(row.images.values()), axis=1, gap=_GAP_PX) for row in result.gallery]
+    return _join(rows, axis=0, gap=_GAP_PX)
 
 
-def write_report(result: EvaluationResult, output: Path, info: Mapping[str, Any]) -> list[Path]:
-    """Writes `metrics.json`, `table.md` and, with pictures, `gallery.png`.
+def check_output_folder(output: Path) -> None:
+    """Raises if a folder of results is there already, or none can be made; before any work.
 
     Args:
-      result: of an evaluation.
-      output: a folder; created.
+      output: where results will go.
+
+    Raises:
+      ArgumentError: it exists and is not empty, is a file, or lies where nothing can be written.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ArgumentError(
+            requirement("the output folder", "be new or empty", output, "Give another name.")
+        )
+    parent = output.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".evaluation."))
+    except OSError as error:
+        raise ArgumentError(
+            requirement(
+                "the output folder",
+                "lie where folders can be made",
+                f"{parent}: {error.strerror or error}",
+                "Give another name, or free the folder.",
+            )
+        ) from error
+
+
+@contextlib.contextmanager
+def output_folder(output: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder that appears under its name, whole, when the block ends without an error.
+
+    Args:
+      output: where to; its parents are created.
+      replace: take the place of an earlier folder of that name.
+
+    Yields:
+      A temporary folder beside it to write to.
+
+    Raises:
+      ArgumentError: something is there and is not to be replaced.
+      DataError: the folder cannot be written.
+    """
+    output = Path(output).absolute()
+    if not replace:
+        check_output_folder(output)
+    partial = None
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        yield partial
+        partial.chmod(0o755)
+        if output.exists():
+            former = output.with_name(f".{output.name}.{os.getpid()}.former")
+            output.rename(former)
+            partial.rename(output)
+            shutil.rmtree(former)
+        else:
+            partial.rename(output)
+    except OSError as error:
+        raise DataError(
+            requirement(f"{output}", "be writable", error.strerror or error, "Free it.")
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_report(
+    result: EvaluationResult,
+    output: Path,
+    info: Mapping[str, Any],
+    *,
+    data: Mapping[str, Any] | None = None,
+    replace: bool = False,
+) -> list[Path]:
+    """Writes `metrics.json`, `table.md`, `pairs.json` and, with pictures, `gallery.png`.
+
+    Args:
+      result: of a whole evaluation.
+      output: a folder, new or empty; it appears when everything is written.
       info: see `as_json`.
+      data: what the pair list says about the data, see `pair_files.pairs_document`.
+      replace: take the place of the results that are there.
 
     Returns:
       The files written.
+
+    Raises:
+      ArgumentError: there are results already, and they are not to be replaced.
+      DataError: the folder cannot be written.
     """
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    files = [output / "metrics.json", output / "table.md"]
-    document = _without_nan(as_json(result, info))
-    files[0].write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    files[1].write_text(as_markdown(result, info), encoding="utf-8")
-    grid = picture_grid(result)
-    if grid is not None:
-        files.append(output / "gallery.png")
-        write_image(files[-1], grid)
-    return files
+    names = [METRICS_FILE, TABLE_FILE, PAIRS_FILE]
+    with output_folder(output, replace=replace) as folder:
+        document = _without_nan(as_json(result, info))
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        (folder / METRICS_FILE).write_text(text, encoding="utf-8")
+        (folder / TABLE_FILE).write_text(as_markdown(result, info), encoding="utf-8")
+        (folder / PAIRS_FILE).write_text(pairs_text(result.pair_list, data or {}), encoding="utf-8")
+        grid = picture_grid(result)
+        if grid is not None:
+            names.append(GALLERY_FILE)
+            write_image(folder / GALLERY_FILE, grid)
+    return [output / name for name in names]
 
 
-def _cell(interval: Interval) -> str:
+def _cell(result: EvaluationResult, values: Sequence[float]) -> str:
+    text = _text(interval_of(result, values))
+    kept = int(np.isfinite(values).sum())
+    return text if kept == len(values) else f"{text} ({kept} of {len(values)} pairs)"
+
+
+def _text(interval: Interval) -> str:
+    if np.isnan(interval.mean):
+        return "–"
     if np.isnan(interval.low):
         return f"{interval.mean:.4f}"
     return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def _join(images: Sequence[np.ndarray], *, axis: int, gap: int) -> np.ndarray:
-    """Images side by side (axis 1) or stacked (axis 0), white between them."""
+    """uint8 images side by side (axis 1) or stacked (axis 0), white between them."""
     shape = list(images[0].shape)
     shape[axis] = gap
-    white = np.ones(shape, np.float32)
+    white = np.full(shape, 255, np.uint8)
     parts = [part for image in images for part in (image, white)][:-1]
     return np.concatenate(parts, axis=axis)
 

@@ -1,262 +1,351 @@
-"""Streams clips through a model and through the trivial answers, and keeps per-clip means.
+"""Streams pairs through all answers, and keeps the means of every pair.
 
 Memory holds one batch of frames, whatever the clips' lengths. All batches have one shape (the last
-is padded with weight 0), so that a model is compiled once per frame size.
+is padded with weight 0), so that everything is compiled once per frame size. Letters: b batch, h w
+image.
 """
 
+import contextlib
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from talking_heads_jax.batch import FaceInputs
-from talking_heads_jax.errors import DataError, requirement
-from talking_heads_jax.evaluation import trivial
-from talking_heads_jax.evaluation.protocols import Clip, ClipTask, Protocol
-from talking_heads_jax.metrics.recipes import RECONSTRUCTION, Recipe, select_recipes
-from talking_heads_jax.models.base import TalkingHead, Variables
-from talking_heads_jax.typing import Array, PyTree
+from talking_heads_jax.errors import ArgumentError, DataError, requirement
+from talking_heads_jax.evaluation.answers import (
+    COPY_DRIVING,
+    Answer,
+    DrivingBatch,
+    Task,
+    batches,
+    trivial_answers,
+)
+from talking_heads_jax.evaluation.clips import Clip, as_bytes, as_unit_float
+from talking_heads_jax.evaluation.pairs import Pair, PairList, check_pairs
+from talking_heads_jax.evaluation.predictions import PredictionWriter
+from talking_heads_jax.evaluation.results import EvaluationResult, GalleryRow
+from talking_heads_jax.metrics.recipes import MASKED, RECONSTRUCTION, Recipe, select_recipes
+from talking_heads_jax.metrics.regions import FOREGROUND, region_weights
+from talking_heads_jax.metrics.streaming import WeightedMean
+from talking_heads_jax.typing import Array
 
-MODEL_ROW = "model"
-Answer = Callable[[Array, Array], Array]  # (source (1 h w 3), driving (b h w 3)) -> (b h w 3)
+DRIVING_TRUTH = "the driving frame"
 
 
 @dataclasses.dataclass(frozen=True)
-class GalleryRow:
-    """Pictures of one frame for the report.
+class ExactTruth:
+    """Truth for pairs of different people, which only a data set that can render them has.
 
     Attributes:
-      clip_id: where it comes from.
-      frame: number among the driving frames.
-      images: name -> (h w 3) float32 in [0, 1].
+      image: (pair, number of the driving frame) -> (h w 3), what a perfect system would return.
+      mask: the same -> (h w) uint8 classes; None where there are none.
+      description: for reports.
     """
 
-    clip_id: str
-    frame: int
-    images: dict[str, np.ndarray]
+    image: Callable[[Pair, int], np.ndarray]
+    mask: Callable[[Pair, int], np.ndarray] | None = None
+    description: str = "exact renderings"
 
 
-@dataclasses.dataclass
-class EvaluationResult:
-    """What an evaluation measured.
-
-    Attributes:
-      protocol: its name.
-      recipes: in the order of the tables.
-      clip_ids: in the order of the values.
-      identity_ids: who is shown in each clip.
-      num_frames: driving frames of each clip.
-      values: row name -> recipe name -> mean over the frames of each clip.
-      gallery: pictures of the first clips.
-    """
-
-    protocol: str
-    recipes: tuple[Recipe, ...]
-    clip_ids: list[str]
-    identity_ids: list[str]
-    num_frames: list[int]
-    values: dict[str, dict[str, list[float]]]
-    gallery: list[GalleryRow]
-
-
-def trivial_answers(
-    sigmas_px: Sequence[float] = trivial.DEFAULT_SIGMAS_PX,
-) -> dict[str, Answer]:
-    """Row name -> trivial answer.
-
-    Args:
-      sigmas_px: blurs of the source.
-    """
-    blurs = {
-        f"blur_source_{sigma:g}px": functools.partial(trivial.blur_source, sigma_px=sigma)
-        for sigma in sigmas_px
-    }
-    return {
-        "copy_source": trivial.copy_source,
-        **blurs,
-        "copy_driving": trivial.copy_driving,
-    }
-
-
-def model_answer(
-    model: TalkingHead, variables: Mapping[str, Variables]
-) -> Callable[[Array], Callable[[Array], Array]]:
-    """A function source → (driving → prediction) that encodes the source once.
-
-    Absolute motion: the driving frames' own keypoints, as the papers' same-identity tables.
-
-    Args:
-      model: of the registry.
-      variables: of its networks.
-    """
-
-    @jax.jit
-    def encode(variables: Mapping[str, Variables], source: Array) -> PyTree:
-        return model.encode_source(variables, FaceInputs(image=source))
-
-    @jax.jit
-    def animate(variables: Mapping[str, Variables], encoding: PyTree, driving: Array) -> Array:
-        count = driving.shape[0]
-        encoding = jax.tree.map(lambda x: _repeat(x, count), encoding)
-        motion = model.encode_driving(variables, FaceInputs(image=driving))
-        return model.animate_frame(variables, encoding, motion).prediction
-
-    def bind(source: Array) -> Callable[[Array], Array]:
-        encoding = encode(variables, source)
-        return lambda driving: animate(variables, encoding, driving)
-
-    return bind
-
-
-def evaluate_clips(
-    model: TalkingHead,
-    variables: Mapping[str, Variables],
-    clips: Iterable[Clip],
+def evaluate_pairs(
+    systems: Mapping[str, Answer],
+    pair_list: PairList,
+    clips: Mapping[str, Clip],
     *,
-    protocol: Protocol,
-    recipes: Sequence[str] = RECONSTRUCTION,
+    recipes: Sequence[str] = (),
     batch_size: int = 4,
-    max_clips: int | None = None,
-    gallery_clips: int = 4,
-    on_clip: Callable[[str, int], None] | None = None,
+    truth: ExactTruth | None = None,
+    shard: tuple[int, int] = (0, 1),
+    gallery_pairs: int = 4,
+    writer: PredictionWriter | None = None,
+    on_pair: Callable[[], object] | None = None,
 ) -> EvaluationResult:
-    """Scores a model and the trivial answers on the same frames.
+    """Scores systems and the trivial answers on the same frames.
 
     Args:
-      model: of the registry; its `resolution` must be the frames' size.
-      variables: of its networks.
-      clips: what to evaluate on.
-      protocol: what drives what.
-      recipes: names of metrics.
-      batch_size: frames per call.
-      max_clips: stop after so many; None takes all.
-      gallery_clips: keep pictures of so many clips, one frame each (the one in the middle of its
-        second batch, or of its first when there is no second).
-      on_clip: called after each clip with its name and the number of frames.
+      systems: row name -> a checkpoint or folder of predictions.
+      pair_list: what drives what.
+      clips: by name.
+      recipes: names of metrics; empty for the reconstruction set, with the masked ones where all
+        clips (or the exact truth) have masks. Where there is no truth: none.
+      batch_size: frames per call, that of the checkpoint answers.
+      truth: of pairs of different people; the driving frame is the truth of all others.
+      shard: (i, n): only the pairs i, i + n, i + 2n, ...
+      gallery_pairs: keep pictures of so many pairs, spread over the list, one frame each.
+      writer: takes the predictions of the first system.
+      on_pair: called after each pair.
 
     Raises:
-      DataError: if no clip has a driving frame, or frames are not of the model's size.
+      ArgumentError: metrics without a truth or mask to compare with, or names of rows that clash.
+      DataError: clips that do not hold the pairs, frames of another size, or predictions that are
+        not finite.
     """
-    chosen = select_recipes(recipes)
-    answers = trivial_answers()
-    bind_model = model_answer(model, variables)
-    score = _make_score(chosen)
-    result = EvaluationResult(
-        protocol.name,
-        chosen,
-        [],
-        [],
-        [],
-        {row: {recipe.name: [] for recipe in chosen} for row in (MODEL_ROW, *answers)},
-        [],
-    )
-    # The trivial answers blur in one jitted call each; the source is an argument.
-    trivial_fns = {name: jax.jit(answer) for name, answer in answers.items()}
-    for task in itertools.islice(protocol.tasks(clips), max_clips):
-        _check_size(task, model.resolution)
-        source = jnp.asarray(task.source)[None]
-        predict = bind_model(source)
-        means = {row: [recipe.accumulator.empty() for recipe in chosen] for row in result.values}
-        count, picture = 0, None
-        for number, (frames, weight) in enumerate(_batches(task, batch_size)):
-            driving = jnp.asarray(frames)
-            for row in result.values:
-                if row == MODEL_ROW:
-                    prediction = predict(driving)
-                    if number < 2 and len(result.gallery) < gallery_clips:
-                        index = int(weight.sum()) // 2
-                        picture = _picture(task, count + index, driving, prediction, index)
-                else:
-                    prediction = trivial_fns[row](source, driving)
-                values = score(prediction, driving)
-                means[row] = [
-                    mean.update(value, weight)
-                    for mean, value in zip(means[row], values, strict=True)
-                ]
-            count += int(weight.sum())
-        for row, row_means in means.items():
-            for recipe, mean in zip(chosen, row_means, strict=True):
-                result.values[row][recipe.name].append(float(mean.compute()))
-        result.clip_ids.append(task.clip_id)
-        result.identity_ids.append(task.identity_id)
-        result.num_frames.append(count)
-        if picture is not None:
-            result.gallery.append(picture)
-        if on_clip is not None:
-            on_clip(task.clip_id, count)
-    if not result.clip_ids:
-        raise DataError(
+    check_pairs(pair_list.pairs, clips)
+    same = pair_list.protocol.same_identity
+    if same and truth is not None:
+        raise ArgumentError(
             requirement(
-                "the evaluation clips", "hold one of at least 2 frames", "none", "Give more data."
+                "exact truth",
+                "be given across identities only",
+                pair_list.protocol.name,
+                "Omit it.",
             )
         )
+    named = {name for pair in pair_list.pairs for name in (pair.source_clip, pair.driving_clip)}
+    clip_masks = all(clips[name].masks is not None for name in named)
+    has_masks = clip_masks if same else truth is not None and truth.mask is not None
+    chosen = _choose_recipes(recipes, known=same or truth is not None, masks=has_masks)
+    answers = dict(systems)
+    for name, answer in (trivial_answers(masks=clip_masks) if chosen else {}).items():
+        if name in answers:
+            raise ArgumentError(
+                requirement("a system's name", "differ from the trivial rows", name, "Rename it.")
+            )
+        answers[name] = answer
+    positions = list(range(shard[0], len(pair_list.pairs), shard[1]))
+    pictured = {i * len(pair_list.pairs) // gallery_pairs for i in range(gallery_pairs)}
+    description = DRIVING_TRUTH if same else truth.description if truth is not None else ""
+    result = EvaluationResult(
+        pair_list,
+        positions,
+        chosen,
+        tuple(systems),
+        description,
+        COPY_DRIVING if same and chosen else "",
+        {row: {recipe.name: [] for recipe in chosen} for row in answers} if chosen else {},
+        {},
+        [],
+    )
+    run = _Run(answers, chosen, batch_size, truth if not same else None, clips, has_masks)
+    for position in positions:
+        pair = pair_list.pairs[position]
+        with writer.open(pair) if writer else contextlib.nullcontext() as sink:
+            means, pictures = run.score(
+                pair, tuple(systems), position in pictured, sink.write if sink else None
+            )
+        for row, columns in result.values.items():
+            for recipe, value in zip(chosen, means[row], strict=True):
+                columns[recipe.name].append(value)
+        for name in systems:
+            initial = answers[name].initial_frame()
+            if initial is not None:
+                result.initial_frames.setdefault(name, []).append(initial)
+        if pictures is not None:
+            number, images = pictures
+            result.gallery.append(GalleryRow(position, pair.name, number, images))
+        if on_pair is not None:
+            on_pair()
     return result
 
 
-def _make_score(recipes: Sequence[Recipe]) -> Callable[[Array, Array], list[Array]]:
-    @jax.jit
-    def score(prediction: Array, target: Array) -> list[Array]:
-        prediction = prediction.astype(jnp.float32)
-        return [recipe(prediction, target) for recipe in recipes]
+def fitting_batch_size(pair_list: PairList, batch_size: int) -> int:
+    """A batch size that no pair leaves mostly empty: at most the frames of the longest pair.
 
-    return score
-
-
-def _repeat(x: Any, count: int) -> Array:
-    """One source for a batch of driving frames."""
-    x = jnp.asarray(x)
-    return jnp.broadcast_to(x, (count, *x.shape[1:])) if x.ndim and x.shape[0] == 1 else x
+    Args:
+      pair_list: the whole list, so that all shards compute alike.
+      batch_size: what is wanted.
+    """
+    return min(batch_size, max(len(pair.driving_frames) for pair in pair_list.pairs))
 
 
-def _batches(task: ClipTask, batch_size: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Driving frames in batches of one shape; padding repeats the last frame with weight 0."""
-    while batch := list(itertools.islice(task.driving, batch_size)):
-        for frame in batch:
-            if frame.shape != task.source.shape:
-                raise DataError(
-                    requirement(
-                        f"frames of clip '{task.clip_id}'",
-                        f"have shape {task.source.shape}",
-                        frame.shape,
-                        "Prepare the clip again.",
-                    )
+class _Run:
+    """What all pairs of an evaluation share."""
+
+    def __init__(
+        self,
+        answers: Mapping[str, Answer],
+        recipes: tuple[Recipe, ...],
+        batch_size: int,
+        truth: ExactTruth | None,
+        clips: Mapping[str, Clip],
+        has_masks: bool,
+    ) -> None:
+        self._answers, self._recipes, self._batch_size = answers, recipes, batch_size
+        self._truth, self._clips = truth, clips
+        self._regions = (
+            {recipe.region for recipe in recipes if recipe.region} if has_masks else set()
+        )
+        self._update = _make_update(recipes)
+
+    def score(
+        self,
+        pair: Pair,
+        systems: Sequence[str],
+        pictured: bool,
+        save: Callable[[np.ndarray], None] | None,
+    ) -> tuple[dict[str, list[float]], tuple[int, dict[str, np.ndarray]] | None]:
+        """The means of a pair per row, and pictures of its middle frame."""
+        source_clip, driving = self._clips[pair.source_clip], self._clips[pair.driving_clip]
+        mask = None
+        if source_clip.masks is not None:
+            mask = region_weights(source_clip.masks[pair.source_frame], FOREGROUND)[None]
+        task = Task(pair, np.asarray(source_clip.frames[pair.source_frame]), mask, driving)
+        predict = {name: answer.bind(task) for name, answer in self._answers.items()}
+        means = {row: [recipe.accumulator.empty() for recipe in self._recipes] for row in predict}
+        middle, pictures, start = len(pair.driving_frames) // 2, None, 0
+        for frames, count in batches(driving.frames, pair.driving_frames, self._batch_size):
+            _check_size(pair, frames, task.source.shape)
+            numbers = pair.driving_frames[start : start + count]
+            batch = DrivingBatch(frames, self._driving_masks(driving, numbers), start, count)
+            target, masks = self._target(pair, batch, numbers)
+            weight = np.zeros(self._batch_size, np.float32)
+            weight[:count] = 1.0
+            shown = {}
+            for row, function in predict.items():
+                prediction = function(batch)
+                if row in systems:
+                    _check_finite(pair, row, prediction)
+                    shown[row] = prediction
+                if target is not None:
+                    means[row] = self._update(means[row], prediction, target, masks, weight)
+            if save is not None:
+                save(np.asarray(shown[systems[0]])[:count])
+            if pictured and start <= middle < start + count:
+                index = middle - start
+                pictures = (numbers[index], _pictures(task, frames, shown, target, index))
+            start += count
+        computed = {}
+        for row, columns in means.items():
+            computed[row] = [_finished(mean) for mean in jax.device_get(columns)]
+        return computed, pictures
+
+    def _driving_masks(self, driving: Clip, numbers: Sequence[int]) -> np.ndarray | None:
+        """The silhouettes of the driving frames."""
+        if driving.masks is None:
+            return None
+        masks, _ = next(batches(driving.masks, numbers, self._batch_size))
+        return region_weights(masks, FOREGROUND)
+
+    def _target(
+        self, pair: Pair, batch: DrivingBatch, numbers: Sequence[int]
+    ) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+        """What predictions are compared with, and the masks of its regions."""
+        if not self._recipes:
+            return None, {}
+        masks: Sequence[np.ndarray] | None
+        if self._truth is None:
+            target = as_unit_float(batch.frames)
+            masks = self._clips[pair.driving_clip].masks
+            classes = [masks[i] for i in numbers] if self._regions and masks is not None else []
+        else:
+            images = [as_unit_float(self._truth.image(pair, i)) for i in numbers]
+            images += [images[-1]] * (self._batch_size - len(images))
+            target = np.stack(images)
+            _check_size(pair, target, batch.frames.shape[1:])
+            mask = self._truth.mask
+            classes = [mask(pair, i) for i in numbers] if self._regions and mask else []
+        if not self._regions:
+            return target, {}
+        classes += [classes[-1]] * (self._batch_size - len(classes))
+        stacked = np.stack(classes)
+        return target, {region: region_weights(stacked, region) for region in self._regions}
+
+
+def _choose_recipes(names: Sequence[str], *, known: bool, masks: bool) -> tuple[Recipe, ...]:
+    if not known:
+        if names:
+            raise ArgumentError(
+                requirement(
+                    "metrics",
+                    "have a truth to compare with",
+                    f"{', '.join(names)} across identities",
+                    "Leave them out: no truth exists for this data.",
                 )
-        weight = np.zeros(batch_size, np.float32)
-        weight[: len(batch)] = 1.0
-        batch += [batch[-1]] * (batch_size - len(batch))
-        yield np.stack(batch), weight
+            )
+        return ()
+    chosen = select_recipes(names or (*RECONSTRUCTION, *(MASKED if masks else ())))
+    for recipe in chosen:
+        if recipe.needs_mask and not masks:
+            raise ArgumentError(
+                requirement(
+                    f"the data, for metric {recipe.name},",
+                    "hold a mask of every frame",
+                    "none",
+                    "Leave the metric out, or use a data set with the record field `mask`.",
+                )
+            )
+    return chosen
 
 
-def _check_size(task: ClipTask, resolution: int) -> None:
-    if task.source.shape != (resolution, resolution, 3):
+@functools.cache
+def _make_update(recipes: tuple[Recipe, ...]) -> Callable[..., list[WeightedMean]]:
+    """One compiled update of all means; the same for every evaluation of these recipes."""
+
+    @jax.jit
+    def update(
+        means: list[WeightedMean],
+        prediction: Array,
+        target: Array,
+        masks: dict[str, Array],
+        weight: Array,
+    ) -> list[WeightedMean]:
+        prediction = prediction.astype(jnp.float32)
+        updated = []
+        for mean, recipe in zip(means, recipes, strict=True):
+            mask = masks[recipe.region] if recipe.needs_mask else None
+            counted = weight if mask is None else weight * recipe.has_support(mask)
+            updated.append(mean.update(recipe(prediction, target, mask), counted))
+        return updated
+
+    return update
+
+
+def _finished(mean: WeightedMean) -> float:
+    """The mean in float64; NaN where no frame counted."""
+    if mean.weight == 0:
+        return float("nan")
+    return (float(mean.total) + float(mean.compensation)) / float(mean.weight)
+
+
+def _check_finite(pair: Pair, row: str, prediction: Array | np.ndarray) -> None:
+    if not bool(_all_finite(prediction)):
         raise DataError(
             requirement(
-                f"frames of clip '{task.clip_id}'",
-                f"be {resolution} × {resolution} RGB, as the model",
-                task.source.shape,
-                f"Prepare the data with --size {resolution}.",
+                f"predictions of '{row}' for pair '{pair.name}'",
+                "be finite",
+                "nan or inf",
+                "Score another checkpoint.",
             )
         )
 
 
-def _picture(
-    task: ClipTask, frame: int, driving: Array, prediction: Array, index: int
-) -> GalleryRow:
-    target = np.asarray(driving[index])
-    predicted = np.asarray(prediction[index], np.float32)
-    return GalleryRow(
-        task.clip_id,
-        frame,
-        {
-            "source": task.source,
-            "driving": target,
-            "prediction": predicted,
-            # Errors are small: four times brighter shows where they are.
-            "error ×4": np.clip(4.0 * np.abs(predicted - target), 0.0, 1.0),
-        },
-    )
+@jax.jit
+def _all_finite(prediction: Array) -> Array:
+    return jnp.isfinite(prediction).all()
+
+
+def _check_size(pair: Pair, frames: np.ndarray, shape: tuple[int, ...]) -> None:
+    if frames.shape[1:] != shape or len(shape) != 3:
+        raise DataError(
+            requirement(
+                f"frames of pair '{pair.name}'",
+                f"have the source's shape {shape}",
+                frames.shape[1:],
+                "Prepare the clips again, at one size.",
+            )
+        )
+
+
+def _pictures(
+    task: Task,
+    frames: np.ndarray,
+    shown: Mapping[str, Any],
+    target: np.ndarray | None,
+    index: int,
+) -> dict[str, np.ndarray]:
+    """Source, driving frame, truth where it is another picture, predictions, and the error."""
+    images = {"source": as_bytes(task.source), "driving": as_bytes(frames[index])}
+    if target is not None and not np.array_equal(target[index], as_unit_float(frames[index])):
+        images["truth"] = as_bytes(target[index])
+    for name, prediction in shown.items():
+        images[name] = as_bytes(np.asarray(prediction[index], np.float32))
+    if target is not None and len(shown) == 1:
+        (prediction,) = shown.values()
+        error = np.abs(np.asarray(prediction[index], np.float32) - target[index])
+        # Errors are small: four times brighter shows where they are.
+        images["error x4"] = as_bytes(4.0 * error)
+    return images

@@ -11,9 +11,14 @@ from talking_heads_jax.metrics.pixel import (
     l1_error,
     psnr_decibels,
 )
+from talking_heads_jax.metrics.regions import FOREGROUND
 from talking_heads_jax.metrics.streaming import WeightedMean
-from talking_heads_jax.metrics.structural_similarity import StructuralSimilarity, ssim_index
-from talking_heads_jax.typing import Array, Float
+from talking_heads_jax.metrics.structural_similarity import (
+    WINDOW_MARGIN_PX,
+    StructuralSimilarity,
+    ssim_index,
+)
+from talking_heads_jax.typing import Array, Bool, Float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +30,33 @@ class Recipe:
       function: (prediction, target, mask or None) -> (b,) values.
       accumulator: the streaming mean.
       higher_is_better: direction.
-      needs_mask: the mask is part of the recipe: it must be given.
+      region: the part of the mask that is compared, see `regions`; None compares everything and
+        needs no mask.
+      margin_px: pixels at the border of an image where the metric has no value; a mask that shows
+        its region only there shows nothing.
     """
 
     name: str
     function: Callable[..., Float[Array, " b"]]
     accumulator: type[WeightedMean]
     higher_is_better: bool
-    needs_mask: bool = False
+    region: str | None = None
+    margin_px: int = 0
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether a mask is part of the recipe, and must be given."""
+        return self.region is not None
+
+    def has_support(self, mask: Float[Array, "b h w 1"]) -> Bool[Array, " b"]:
+        """Whether each mask shows the region at all; where it does not there is no value.
+
+        Args:
+          mask: weight of each pixel.
+        """
+        margin = self.margin_px
+        inner = mask[:, margin : mask.shape[1] - margin, margin : mask.shape[2] - margin]
+        return (inner > 0).any(axis=(1, 2, 3))
 
     @property
     def key(self) -> str:
@@ -51,9 +75,9 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe("l1/unit", l1_error, MeanAbsoluteError, False),
         Recipe("l1/255", functools.partial(l1_error, peak=255.0), MeanAbsoluteError, False),
-        Recipe("l1/masked-gt", l1_error, MeanAbsoluteError, False, needs_mask=True),
+        Recipe("l1/masked-gt", l1_error, MeanAbsoluteError, False, region=FOREGROUND),
         Recipe("psnr/peak1", psnr_decibels, PeakSignalToNoiseRatio, True),
-        Recipe("psnr/masked-gt", psnr_decibels, PeakSignalToNoiseRatio, True, needs_mask=True),
+        Recipe("psnr/masked-gt", psnr_decibels, PeakSignalToNoiseRatio, True, region=FOREGROUND),
         Recipe(
             "ssim/gauss11-s1.5-rgb",
             functools.partial(ssim_index, window="gauss11"),
@@ -71,11 +95,13 @@ RECIPES: Mapping[str, Recipe] = {
             functools.partial(ssim_index, window="gauss11"),
             StructuralSimilarity,
             True,
-            needs_mask=True,
+            region=FOREGROUND,
+            margin_px=WINDOW_MARGIN_PX["gauss11"],
         ),
     )
 }
 
+MASKED = ("l1/masked-gt", "psnr/masked-gt", "ssim/masked-gt")
 RECONSTRUCTION = ("l1/unit", "psnr/peak1", "ssim/gauss11-s1.5-rgb", "ssim/skimage-default")
 
 

@@ -6,6 +6,8 @@ uniform window with sample covariance. Channels are compared one by one and aver
 leaves the image is not counted. Letters: b batch, h w c image.
 """
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import numpy as np
@@ -19,6 +21,8 @@ _K1, _K2 = 0.01, 0.03
 _GAUSSIAN_SIDE, _GAUSSIAN_SIGMA = 11, 1.5
 _UNIFORM_SIDE = 7
 WINDOWS = ("gauss11", "uniform7")
+#: Distance of the outermost window's centre from the image's edge.
+WINDOW_MARGIN_PX = {"gauss11": _GAUSSIAN_SIDE // 2, "uniform7": _UNIFORM_SIDE // 2}
 
 
 def _taps(window: str) -> np.ndarray:
@@ -29,15 +33,34 @@ def _taps(window: str) -> np.ndarray:
     return taps / taps.sum()
 
 
-def _window_mean(x: Array, taps: np.ndarray) -> Array:
-    """Separable weighted mean over all windows that lie inside the image."""
+def _cuts(x: Array, axis: int, num_taps: int) -> list[Array]:
+    """The pixels that each tap of a window meets, for all windows inside the image."""
+    count = x.shape[axis] - num_taps + 1
+    return [jax.lax.slice_in_dim(x, i, i + count, axis=axis) for i in range(num_taps)]
+
+
+def _line_mean(cuts: Sequence[Array], taps: np.ndarray) -> Array:
+    return sum(float(tap) * cut for tap, cut in zip(taps, cuts, strict=True))
+
+
+def _covariance(x: Array, y: Array, taps: np.ndarray) -> Array:
+    """Covariance within all windows inside the image.
+
+    Axis by axis, by the law of total covariance: that within the lines of a window, averaged, plus
+    that of their means. Every difference is taken before it is multiplied; E[xy] - E[x] E[y] would
+    lose the digits of flat regions in float32.
+    """
+    within: Array | float = 0.0
     for axis in (1, 2):
-        count = x.shape[axis] - len(taps) + 1
-        x = sum(
-            float(tap) * jax.lax.slice_in_dim(x, i, i + count, axis=axis)
-            for i, tap in enumerate(taps)
-        )
-    return x
+        cuts_x, cuts_y = _cuts(x, axis, len(taps)), _cuts(y, axis, len(taps))
+        x, y = _line_mean(cuts_x, taps), _line_mean(cuts_y, taps)
+        between = [(a - x) * (b - y) for a, b in zip(cuts_x, cuts_y, strict=True)]
+        if axis == 2:
+            between = [
+                part + cut for part, cut in zip(between, _cuts(within, 2, len(taps)), strict=True)
+            ]
+        within = _line_mean(between, taps)
+    return within
 
 
 def ssim_map(
@@ -66,18 +89,16 @@ def ssim_map(
                 "Use larger images.",
             )
         )
-    # Second moments about the mean colour of the pair: E[x²] - E[x]² loses digits otherwise.
-    centre = 0.5 * (prediction + target).mean(axis=(1, 2), keepdims=True)
-    x, y = prediction - centre, target - centre
-    mean_x, mean_y = _window_mean(x, taps), _window_mean(y, taps)
+    mean_x, mean_y = prediction, target
+    for axis in (1, 2):
+        mean_x, mean_y = (_line_mean(_cuts(x, axis, len(taps)), taps) for x in (mean_x, mean_y))
     sample = 1.0
     if window == "uniform7":
         count = len(taps) ** 2
         sample = count / (count - 1)
-    var_x = sample * (_window_mean(x * x, taps) - mean_x**2)
-    var_y = sample * (_window_mean(y * y, taps) - mean_y**2)
-    covariance = sample * (_window_mean(x * y, taps) - mean_x * mean_y)
-    mean_x, mean_y = mean_x + centre, mean_y + centre
+    var_x = sample * _covariance(prediction, prediction, taps)
+    var_y = sample * _covariance(target, target, taps)
+    covariance = sample * _covariance(prediction, target, taps)
     c1, c2 = _K1**2, _K2**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return luminance * (2 * covariance + c2) / (var_x + var_y + c2)
@@ -103,7 +124,7 @@ def ssim_index(
     """
     similarity = ssim_map(prediction, target, window=window)
     if mask is not None:
-        margin = len(_taps(window)) // 2
+        margin = WINDOW_MARGIN_PX[window]
         mask = mask[:, margin : mask.shape[1] - margin, margin : mask.shape[2] - margin]
     return masked_mean(similarity, mask)
 

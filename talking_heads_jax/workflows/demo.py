@@ -95,19 +95,27 @@ def run_demo(output: Path, *, config: Any, sizes: DemoSizes = _SIZES) -> DemoRes
 
 def _evaluate(output: Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
     """Scores the trained model beside the trivial answers; writes and prints the table."""
-    from data_pipeline.loaders import make_eval_pairs
+    from configs.eval import load_protocol
+    from talking_heads_jax.build import open_clips
     from talking_heads_jax.checkpoints import load_model
-    from talking_heads_jax.evaluation.protocols import Clip, find_protocol
+    from talking_heads_jax.evaluation.answers import MODEL_ROW, CheckpointAnswer
+    from talking_heads_jax.evaluation.pairs import build_pairs
+    from talking_heads_jax.evaluation.protocols import Protocol
     from talking_heads_jax.evaluation.report import as_markdown, perceptual_weights, write_report
-    from talking_heads_jax.evaluation.runner import evaluate_clips
+    from talking_heads_jax.evaluation.runner import evaluate_pairs
 
     loaded = load_model(output / "run")
-    result = evaluate_clips(
-        loaded.model,
-        loaded.variables,
-        (Clip(*pair) for pair in make_eval_pairs(config.data, split="test")),
-        protocol=find_protocol("reconstruction"),
-        batch_size=config.data.batch_size,
+    protocol = Protocol.from_config(load_protocol(config.eval.protocol)["protocol"])
+    clips = open_clips(
+        config.data.folder, split=config.eval.split, resolution=loaded.model.resolution
+    )
+    batch_size = config.data.batch_size
+    answer = CheckpointAnswer(loaded.model, loaded.variables, batch_size=batch_size)
+    result = evaluate_pairs(
+        {MODEL_ROW: answer},
+        build_pairs(protocol, clips.values()),
+        clips,
+        batch_size=batch_size,
         recipes=("l1/unit", "psnr/peak1", "ssim/gauss11-s1.5-rgb"),
     )
     info = {
@@ -115,7 +123,8 @@ def _evaluate(output: Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
         "data": "held-out warps of the training photographs",
         "perceptual weights": perceptual_weights(config),
     }
-    write_report(result, output / "evaluation", info)
+    data = {"split": config.eval.split}
+    write_report(result, output / "evaluation", info, data=data, replace=True)
     print(as_markdown(result, info), flush=True)
     return result, info
 
@@ -178,7 +187,7 @@ def _write_page(
         ),
         Section(
             "Against the trivial answers",
-            f"Mean over {len(result.clip_ids)} held-out clips. The best trivial answer is: {best}. "
+            f"Mean over {len(result.pairs)} held-out clips. The best trivial answer is: {best}. "
             "Copying the driving frame is the perfect answer, shown for scale. " + described + ".",
             [Table(header, rows, best=0)],
         ),

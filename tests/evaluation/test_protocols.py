@@ -1,43 +1,67 @@
-"""Protocols."""
+"""Protocols are files: they load without jax, lock, and say what the papers say."""
 
-import numpy as np
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from talking_heads_jax.errors import ArgumentError
-from talking_heads_jax.evaluation.protocols import Clip, find_protocol
+from configs.eval import load_protocol
+from talking_heads_jax.errors import ConfigError
+from talking_heads_jax.evaluation.protocols import Protocol
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "configs/eval").glob("[a-z]*.py"))
+VALUES = {"name": "a", "description": "b", "pairing": "first_frame"}
 
 
-def _clip(name, length):
-    return Clip(name, (np.full((4, 4, 3), 10 * i, np.uint8) for i in range(length)))
+@pytest.mark.parametrize("name", NAMES)
+def test_protocol_files_are_named_like_their_protocol_and_locked(name: str) -> None:
+    config = load_protocol(name)
+    assert Protocol.from_config(config["protocol"]).name == name
+    with pytest.raises((AttributeError, KeyError), match="locked"):
+        config.protocol.unheard_of = 1
 
 
-def test_reconstruction_drives_the_first_frame_by_all_others():
-    tasks = find_protocol("reconstruction").tasks([_clip("a", 3), _clip("b", 1), _clip("c", 0)])
-    (task,) = [(t.clip_id, t.identity_id, t.source, list(t.driving)) for t in tasks]
-    assert task[:2] == ("a", "a")
-    assert task[2].dtype == np.float32
-    np.testing.assert_array_equal(task[2], 0)
-    np.testing.assert_allclose([frame[0, 0, 0] for frame in task[3]], [10 / 255, 20 / 255])
+def test_protocol_files_load_without_jax() -> None:
+    code = "import sys\n" + "".join(
+        f"import configs.eval.{name} as m; m.get_config()\n" for name in NAMES
+    )
+    code += "assert 'ml_collections' in sys.modules and 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_reconstruction_fomm_scores_the_source_frame_too():
-    tasks = list(find_protocol("reconstruction-fomm").tasks([_clip("a", 2), _clip("b", 1)]))
-    assert [len(list(task.driving)) for task in tasks] == [2, 1]
+def test_protocols_say_what_the_papers_say() -> None:
+    # FNeVR's cross table: 10 sources x 14 videos, absolute; supplement D.2: relative, best frame.
+    for name, relative in (("cross_identity", False), ("cross_identity_relative", True)):
+        protocol = Protocol.from_config(load_protocol(name)["protocol"])
+        assert (protocol.num_sources, protocol.num_driving) == (10, 14)
+        assert protocol.relative == relative and not protocol.same_identity
+    # GDPW: random pairs, both directions.
+    assert Protocol.from_config(load_protocol("random_pairs")["protocol"]).both_directions
+    assert load_protocol("reconstruction_fomm").protocol.include_source
 
 
-def test_tasks_read_clips_lazily():
-    read = []
-
-    def frames():
-        for i in range(100):
-            read.append(i)
-            yield np.zeros((4, 4, 3), np.float32)
-
-    task = next(find_protocol("reconstruction").tasks([Clip("a", frames())]))
-    next(task.driving)
-    assert len(read) == 2
+def test_former_names_are_understood_and_unknown_ones_listed() -> None:
+    assert load_protocol("reconstruction-fomm").protocol.name == "reconstruction_fomm"
+    assert load_protocol("same_identity").protocol.name == "reconstruction"
+    with pytest.raises(ValueError, match="random_pairs"):
+        load_protocol("nonsense")
 
 
-def test_find_protocol_lists_the_known_ones():
-    with pytest.raises(ArgumentError, match="reconstruction"):
-        find_protocol("nonsense")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed": 3}, "known keys"),
+        ({"pairing": "all"}, "pairing must be one of"),
+        ({"motion": "none"}, "motion must be one of"),
+        ({"seed": True}, "seed must be a int"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"num_sources": 0}, "num_sources must be at least 1"),
+    ],
+)
+def test_protocols_are_checked(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Protocol.from_config(VALUES | changes)
+    with pytest.raises(ConfigError, match="description"):
+        Protocol.from_config({"name": "a", "pairing": "first_frame"})

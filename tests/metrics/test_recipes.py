@@ -34,3 +34,15 @@ def test_select_recipes_keeps_the_order_and_names_the_unknown():
     assert [recipe.name for recipe in select_recipes(RECONSTRUCTION)] == list(RECONSTRUCTION)
     with pytest.raises(ArgumentError, match="l1/unit"):
         select_recipes(["l1"])
+
+
+def test_has_support_counts_only_where_the_metric_has_values():
+    mask = np.zeros((3, 16, 16, 1), np.float32)
+    mask[1, 2, 2] = 1  # no 11 x 11 window is centred there
+    mask[2, 8, 8] = 1
+    by_name = {recipe.name: recipe for recipe in RECIPES.values() if recipe.needs_mask}
+    assert by_name["l1/masked-gt"].has_support(mask).tolist() == [False, True, True]
+    assert by_name["ssim/masked-gt"].has_support(mask).tolist() == [False, False, True]
+    for recipe in by_name.values():
+        values = recipe(np.ones((3, 16, 16, 3)), np.zeros((3, 16, 16, 3)), mask)
+        assert np.isfinite(values).tolist() == recipe.has_support(mask).tolist(), recipe.name

@@ -16,13 +16,13 @@ def _pair(shape=(2, 24, 30, 3)):
     return np.clip(target + 0.05 * rng.standard_normal(shape), 0, 1).astype(np.float32), target
 
 
-@pytest.mark.parametrize(
-    ("window", "options"),
-    [
-        ("gauss11", {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}),
-        ("uniform7", {}),
-    ],
-)
+OPTIONS = {
+    "gauss11": {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False},
+    "uniform7": {},
+}
+
+
+@pytest.mark.parametrize(("window", "options"), OPTIONS.items())
 def test_ssim_index_equals_scikit_image(window, options):
     prediction, target = _pair()
     expected = [
@@ -31,8 +31,26 @@ def test_ssim_index_equals_scikit_image(window, options):
         )
         for p, t in zip(prediction, target, strict=True)
     ]
-    # Variances near C2 = 9e-4 in float32, against float64.
-    np.testing.assert_allclose(ssim_index(prediction, target, window=window), expected, atol=2e-5)
+    np.testing.assert_allclose(ssim_index(prediction, target, window=window), expected, atol=1e-6)
+
+
+def test_ssim_index_keeps_its_digits_on_flat_bright_and_dark_halves():
+    # Variances of 4e-6 beside squares of 0.8: E[x²] - E[x]² would be off by 1e-5 and more.
+    rng = np.random.default_rng(0)
+    target = np.full((1, 40, 40, 3), 0.9)
+    target[:, :, :20] = 0.05
+    target = target.astype(np.float32)
+    prediction = (target + 0.002 * rng.standard_normal(target.shape)).astype(np.float32)
+    for window, options in OPTIONS.items():
+        expected = structural_similarity(
+            target[0].astype(np.float64),
+            prediction[0].astype(np.float64),
+            data_range=1.0,
+            channel_axis=-1,
+            **options,
+        )
+        value = float(ssim_index(prediction, target, window=window)[0])
+        np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
 def test_ssim_index_of_equal_images_is_one():

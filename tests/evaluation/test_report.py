@@ -1,0 +1,135 @@
+"""Json, table and pictures; the folder they appear in; intervals."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from talking_heads_jax.errors import ArgumentError
+from talking_heads_jax.evaluation import report
+from talking_heads_jax.evaluation.intervals import bootstrap_interval
+from talking_heads_jax.evaluation.pair_files import read_pairs
+from tests.evaluation.toys import evaluate, noise_clips
+
+SIZE = 16
+CLIPS = noise_clips((6, 4, 9), SIZE)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return evaluate(CLIPS)
+
+
+def test_bootstrap_interval_covers_the_mean_at_its_rate():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        interval = bootstrap_interval(rng.normal(1.0, 1.0, 40), resamples=400)
+        covered += interval.low <= 1.0 <= interval.high
+    # 95 % nominal; the percentile bootstrap of 40 values covers 93-95 %; 200 trials: ± 4 %.
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_bootstrap_interval_draws_whole_groups():
+    values = np.repeat([0.0, 1.0, 2.0, 3.0], 25)
+    groups = [f"p{int(value)}" for value in values]
+    alone, grouped = bootstrap_interval(values), bootstrap_interval(values, groups)
+    assert grouped.mean == alone.mean
+    assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
+    assert np.isnan(bootstrap_interval([1.0, 2.0], ["a", "a"]).low)
+    assert bootstrap_interval(values, groups, list(groups)) == grouped
+
+
+def test_bootstrap_interval_of_crossed_groups_covers_both_effects():
+    # Values are source effect + driving effect + noise: 6 sources x 8 driving clips, 150 worlds.
+    rng = np.random.default_rng(1)
+    sources, driving = np.divmod(np.arange(48), 8)
+    covered, one_way = 0, 0
+    for _ in range(150):
+        values = rng.normal(size=6)[sources] + rng.normal(size=8)[driving]
+        values += 0.3 * rng.normal(size=48)
+        interval = bootstrap_interval(values, sources, driving, resamples=300)
+        covered += interval.low <= 0 <= interval.high
+        interval = bootstrap_interval(values, resamples=300)
+        one_way += interval.low <= 0 <= interval.high
+    # Few groups make percentile intervals short: 88 % of 95 % here; treating the 48 values as
+    # independent covers half.
+    assert covered / 150 > 0.8 > 0.65 > one_way / 150
+
+
+def test_bootstrap_interval_leaves_unknown_values_out():
+    known = bootstrap_interval([1.0, 2.0, 4.0], ["a", "b", "c"])
+    assert bootstrap_interval([1.0, np.nan, 2.0, 4.0], ["a", "d", "b", "c"]) == known
+    assert np.isnan(bootstrap_interval([np.nan, np.nan]).mean)
+
+
+def test_gain_over_trivial_is_positive_for_a_better_model(result):
+    for recipe in result.recipes:
+        best = report.best_trivial(result, recipe)
+        assert best != "copy_driving"
+        sign = 1 if recipe.higher_is_better else -1
+        means = {row: np.mean(columns[recipe.name]) for row, columns in result.values.items()}
+        gain = report.gain_over_trivial(result, recipe)
+        np.testing.assert_allclose(gain.mean, sign * (means["model"] - means[best]), rtol=1e-6)
+
+
+def test_write_report_writes_json_table_pairs_and_pictures(result, tmp_path):
+    files = report.write_report(
+        result, tmp_path / "out", {"perceptual_weights": "random"}, data={"split": "test"}
+    )
+    document = json.loads(files[0].read_text())
+    assert document["num_pairs"] == 3 and document["num_identities"] == 2
+    assert document["rows"]["copy_driving"]["l1/unit"]["mean"] == 0
+    table = files[1].read_text()
+    assert "perceptual_weights: random" in table
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(result.values) + 1
+    assert len({line.count("|") for line in lines}) == 1
+    assert read_pairs(files[2]) == (result.pair_list, {"split": "test"})
+    grid = np.asarray(Image.open(files[3]))
+    assert grid.shape == (3 * SIZE + 2 * 4, 4 * SIZE + 3 * 4, 3)
+    np.testing.assert_array_equal(grid[:SIZE, :SIZE], CLIPS["clip0"].frames[0])
+
+
+def test_write_report_never_overwrites_unless_told_to(result, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()  # empty: taken
+    report.write_report(result, output, {"step": 1})
+    before = (output / "table.md").read_text()
+    with pytest.raises(ArgumentError, match="new or empty"):
+        report.write_report(result, output, {"step": 2})
+    assert (output / "table.md").read_text() == before
+    report.write_report(result, output, {"step": 2}, replace=True)
+    assert "step: 2" in (output / "table.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_report_that_fails_leaves_nothing_behind(result, tmp_path):
+    with pytest.raises(TypeError):
+        report.write_report(result, tmp_path / "out", {"step": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_gallery_shows_the_frame_it_names(result):
+    for row, clip in zip(result.gallery, CLIPS.values(), strict=True):
+        source, driving = clip.frames[0], clip.frames[row.frame]
+        np.testing.assert_array_equal(row.images["source"], source)
+        np.testing.assert_array_equal(row.images["driving"], driving)
+        mean = (source.astype(float) + driving) / 2
+        np.testing.assert_allclose(row.images["model"], mean, atol=0.51)
+        error = np.minimum(4 * np.abs(mean - driving), 255)
+        np.testing.assert_allclose(row.images["error x4"], error, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"weights": "random", "taps": [10.0, 0.0]}, "random"),
+        ({"weights": "vgg19", "taps": [0.0, 0.0]}, "none (pixel loss)"),
+    ],
+)
+def test_perceptual_weights_says_what_was_compared(section: dict, expected: str) -> None:
+    config = {"objectives": {"perceptual": section}}
+    assert report.perceptual_weights(config) == expected
+    assert report.perceptual_weights({}) == "unknown"
