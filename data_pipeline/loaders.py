@@ -2,7 +2,8 @@
 
 A batch is a pure function of its step: nothing is stored to resume, and a run may continue on
 another number of threads or processes with the same samples in the same order. Grain's `MapDataset`
-reads ahead with threads: no worker processes, hence no jax in them, and nothing to orphan.
+reads ahead with threads; on hosts whose many cores threads of one interpreter cannot use, worker
+processes do it (`num_workers`): they compute nothing with jax.
 Letters: b batch, h w image.
 """
 
@@ -41,7 +42,8 @@ class DataOptions:
       distinct: whether source and driving are different frames.
       augmentation: see `transforms.Augmentation`; missing or empty for none.
       angles: whether the pairs carry `FaceInputs.angles`.
-      num_threads: threads that read, decode and augment.
+      num_threads: threads that read, decode and augment, in each worker process.
+      num_workers: processes that do it; 0 for threads of this one.
       prefetch: samples read ahead; None for two batches.
     """
 
@@ -56,6 +58,7 @@ class DataOptions:
     augmentation: Any = None
     angles: bool = False
     num_threads: int = 16
+    num_workers: int = 0
     prefetch: int | None = None
 
     @classmethod
@@ -86,12 +89,12 @@ class DataOptions:
             raise ConfigError(
                 requirement("data.balance", f"be one of {BALANCES}", options.balance, "Choose one.")
             )
-        if options.num_threads < 1 or options.repeats < 1:
+        if options.num_threads < 1 or options.repeats < 1 or options.num_workers < 0:
             raise ConfigError(
                 requirement(
-                    "data.num_threads and data.repeats",
-                    "be at least 1",
-                    (options.num_threads, options.repeats),
+                    "data.num_threads, data.repeats and data.num_workers",
+                    "be at least 1, 1 and 0",
+                    (options.num_threads, options.repeats, options.num_workers),
                     "Correct them.",
                 )
             )
@@ -131,40 +134,22 @@ class TrainLoader:
                         "batch_size counts the samples of all processes and divides evenly.",
                     )
                 )
-        self._source = FrameSource(options.folder, options.split, resolution=options.resolution)
-        if options.angles and "angles" not in self._source.fields:
-            raise DataError(
-                requirement(
-                    f"{options.folder}",
-                    "hold angles",
-                    list(self._source.fields),
-                    "Set data.angles=False, or prepare it with landmark files that have angles.",
-                )
-            )
-        self._sampler = PairSampler(
-            self._source.clips,
-            seed=seed,
-            balance=options.balance,
-            repeats=options.repeats,
-            max_distance=options.max_distance or None,
-            distinct=options.distinct,
-        )
-        self._augmentation = Augmentation.from_config(options.augmentation)
-        self._with_angles = options.angles
-        self.num_samples = self._sampler.num_items
-        self.epoch_samples = self._sampler.num_samples
+        self._reader = _PairReader(options, seed)
+        self.num_samples = self._reader.sampler.num_items
+        self.epoch_samples = self._reader.sampler.num_samples
         self.batch_size = batch_size
         self.local_batch_size = batch_size // process_count
         _mark_flags_parsed()
-        # The order is global: process p of n takes samples p, p + n, p + 2n, ...
-        self._samples = grain.MapDataset.range(_ENDLESS).map(self._load)[
-            process_index::process_count
-        ]
+        # The order is global, and a process takes its block of every batch: whatever their number,
+        # the same sample lies in the same row of the global batch, whose random draws it gets.
+        share = _Share(batch_size, self.local_batch_size, process_index * self.local_batch_size)
+        self._samples = grain.MapDataset.range(_ENDLESS).map(share).map(self._reader)
         self._read_options = grain.ReadOptions(
             num_threads=options.num_threads,
             prefetch_buffer_size=options.prefetch
             or max(2 * self.local_batch_size, options.num_threads),
         )
+        self._num_workers = options.num_workers
         self._running: list[Any] = []
 
     def steps_per_epoch(self) -> int:
@@ -194,7 +179,15 @@ class TrainLoader:
           DataError: while iterating: a record is damaged.
         """
         samples = self._samples[start_step * self.local_batch_size :]
-        iterator = iter(samples.to_iter_dataset(self._read_options))
+        dataset = samples.to_iter_dataset(self._read_options)
+        if self._num_workers:
+            dataset = dataset.mp_prefetch(
+                grain.MultiprocessingOptions(
+                    num_workers=self._num_workers,
+                    per_worker_buffer_size=max(1, 2 * self.local_batch_size // self._num_workers),
+                )
+            )
+        iterator = iter(dataset)
         self._running.append(iterator)
         try:
             while True:
@@ -216,16 +209,6 @@ class TrainLoader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _load(self, sample: int) -> "_Sample":
-        pair = self._sampler(sample)
-        draw = draw_augmentation(self._augmentation, self._sampler.augmentation_rng(sample))
-        records = self._source[pair.source], self._source[pair.driving]
-        source, driving = augment_pair(*records, draw)
-        ids = (pair.source, pair.driving)
-        ids = np.array(ids[::-1] if draw.time_flip else ids, np.int64)
-        angles = (source.angles, driving.angles) if self._with_angles else (None, None)
-        return _Sample(to_float(source.image), to_float(driving.image), *angles, ids)
-
 
 class _Sample(NamedTuple):
     source: np.ndarray
@@ -233,6 +216,58 @@ class _Sample(NamedTuple):
     source_angles: np.ndarray | None
     driving_angles: np.ndarray | None
     record_ids: np.ndarray
+
+
+class _Share(NamedTuple):
+    """Number of a sample among those of one process -> its number among all."""
+
+    batch_size: int
+    local_batch_size: int
+    first_row: int
+
+    def __call__(self, index: int) -> int:
+        step, row = divmod(index, self.local_batch_size)
+        return step * self.batch_size + self.first_row + row
+
+
+class _PairReader:
+    """Sample number -> pair of frames; a copy in another process opens the files anew there."""
+
+    def __init__(self, options: DataOptions, seed: int) -> None:
+        self._arguments = (options, seed)
+        self._source = FrameSource(options.folder, options.split, resolution=options.resolution)
+        if options.angles and "angles" not in self._source.fields:
+            raise DataError(
+                requirement(
+                    f"{options.folder}",
+                    "hold angles",
+                    list(self._source.fields),
+                    "Set data.angles=False, or prepare it with landmark files that have angles.",
+                )
+            )
+        self.sampler = PairSampler(
+            self._source.clips,
+            seed=seed,
+            balance=options.balance,
+            repeats=options.repeats,
+            max_distance=options.max_distance or None,
+            distinct=options.distinct,
+        )
+        self._augmentation = Augmentation.from_config(options.augmentation)
+        self._with_angles = options.angles
+
+    def __reduce__(self) -> tuple:
+        return type(self), self._arguments
+
+    def __call__(self, sample: int) -> _Sample:
+        pair = self.sampler(sample)
+        draw = draw_augmentation(self._augmentation, self.sampler.augmentation_rng(sample))
+        records = self._source[pair.source], self._source[pair.driving]
+        source, driving = augment_pair(*records, draw)
+        ids = (pair.source, pair.driving)
+        ids = np.array(ids[::-1] if draw.time_flip else ids, np.int64)
+        angles = (source.angles, driving.angles) if self._with_angles else (None, None)
+        return _Sample(to_float(source.image), to_float(driving.image), *angles, ids)
 
 
 def make_train_loader(
@@ -298,6 +333,7 @@ class EvalFrames:
         self._length = min(entry.length, limit or entry.length)
         self.clip_id, self.identity_id = entry.clip_id, entry.identity_id
         self.fps, self.first_record = entry.fps, entry.first_record
+        self._last: tuple[int, Record] | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -312,10 +348,42 @@ class EvalFrames:
             yield self[index]
 
     def record(self, index: int) -> Record:
-        """Returns everything known about frame `index`."""
+        """Returns everything known about frame `index`; the one asked for last is kept."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        return self._source[self.first_record + index]
+        last = self._last
+        if last is None or last[0] != index:
+            last = self._last = index, self._source[self.first_record + index]
+        return last[1]
+
+    def column(self, field: str) -> "FrameColumn | None":
+        """One field of all frames, read when it is asked for; None where the data set lacks it.
+
+        Args:
+          field: of `records.Record`: 'image' as stored bytes, 'landmarks68_px', ...
+        """
+        known = field in self._source.fields and field in Record._fields
+        return FrameColumn(self, field) if known else None
+
+
+class FrameColumn(Sequence[Any]):
+    """One field of the frames of a clip."""
+
+    def __init__(self, frames: EvalFrames, field: str) -> None:
+        """Reads nothing yet.
+
+        Args:
+          frames: the clip.
+          field: of `records.Record`.
+        """
+        self._frames, self._field = frames, field
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns the field of frame `index`; negative numbers and slices are refused."""
+        return getattr(self._frames.record(index), self._field)
 
 
 def make_eval_pairs(
@@ -381,6 +449,7 @@ def _mark_flags_parsed() -> None:
 __all__ = [
     "DataOptions",
     "EvalFrames",
+    "FrameColumn",
     "TrainLoader",
     "make_eval_pairs",
     "make_train_loader",

@@ -24,6 +24,7 @@ class Record(NamedTuple):
       landmarks68_px: float32 (68 2) in crop px, or None; NaN for clips that have none.
       landmarks68_visible: uint8 (68), or None.
       angles: float32 (3) yaw, pitch, roll in radians, or None; NaN for clips that have none.
+      mask: uint8 (h w) classes, 0 for background, or None; all 0 for clips that have none.
     """
 
     image: np.ndarray
@@ -35,6 +36,7 @@ class Record(NamedTuple):
     landmarks68_px: np.ndarray | None = None
     landmarks68_visible: np.ndarray | None = None
     angles: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
 def tfds_features(fields: Iterable[str], size: int, image_format: str) -> Any:
@@ -54,6 +56,8 @@ def tfds_features(fields: Iterable[str], size: int, image_format: str) -> Any:
         field = FIELDS[name]
         if field.dtype == "image":
             return tfds.features.Image(shape=(size, size, 3), encoding_format=image_format)
+        if field.dtype == "mask":
+            return tfds.features.Image(shape=(size, size, 1), encoding_format="png")
         if field.dtype == "str":
             return tfds.features.Text()
         if field.shape:
@@ -79,7 +83,8 @@ def decode_record(
       The record.
 
     Raises:
-      DataError: another schema version, or a damaged image.
+      DataError: another schema version, or an image that is damaged or of another size (which its
+        header tells: it is not decoded).
     """
     check_version(what, int(example["schema_version"]))
     resolution = resolution or size
@@ -95,24 +100,40 @@ def decode_record(
         landmarks68_px=None if landmarks is None else landmarks * ratio,
         landmarks68_visible=example.get("landmarks68_visible"),
         angles=example.get("angles"),
+        mask=_decode_mask(example.get("mask"), size, resolution, what),
     )
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _decode_image(data: bytes, size: int, resolution: int, what: str) -> np.ndarray:
+def _decode_mask(data: bytes | None, size: int, resolution: int, what: str) -> np.ndarray | None:
+    if data is None:
+        return None
+    return _decode_image(data, size, resolution, f"{what}: mask", "L", Image.Resampling.NEAREST)
+
+
+def _decode_image(
+    data: bytes,
+    size: int,
+    resolution: int,
+    what: str,
+    mode: str = "RGB",
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+) -> np.ndarray:
     try:
         picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         if picture.size == (size, size):
-            picture = picture.convert("RGB")
+            picture = picture.convert(mode)
             if resolution != size:
-                picture = picture.resize((resolution, resolution), Image.Resampling.BILINEAR)
+                picture = picture.resize((resolution, resolution), resampling)
             return np.asarray(picture)
         found: object = picture.size
-    except (OSError, ValueError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:  # by its header: nothing was decoded
         found = error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        found = getattr(error, "strerror", None) or error
     raise DataError(
         requirement(what, f"hold a {size} x {size} image", found, "Prepare the data again.")
     )

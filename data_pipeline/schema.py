@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from talking_heads_jax.errors import DataError, requirement
+from talking_heads_jax.errors import DataError, check_file, requirement
 
 #: Version of the record and of the clip table; readers refuse what they do not know.
 SCHEMA_VERSION = 1
@@ -25,13 +25,20 @@ MANIFEST = "manifest.json"
 RECORDS = "records"
 SPLITS = ("train", "test")
 
+#: Height and width of the images of a data set: what `prepare` offers and readers accept.
+SMALLEST_SIZE, LARGEST_SIZE = 8, 4096
+IMAGE_FORMATS = ("jpeg", "png")
+
+_MAX_JSON_BYTES = 1 << 30  # a clip table of five million clips
+_MAX_LENGTH = 1 << 40  # records of a clip
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
     """One field of the record.
 
     Attributes:
-      dtype: numpy's name, 'str', or 'image' for encoded bytes.
+      dtype: numpy's name, 'str', or 'image' and 'mask' for encoded bytes.
       shape: of one record.
       meaning: unit and frame of reference.
       optional: whether a data set may lack it; then no record has it.
@@ -53,6 +60,7 @@ FIELDS: Mapping[str, Field] = {
     "landmarks68_px": Field("float32", (68, 2), "x y in crop px, Multi-PIE order", True),
     "landmarks68_visible": Field("uint8", (68,), "1 where the landmark is seen", True),
     "angles": Field("float32", (3,), "yaw, pitch, roll in radians", True),
+    "mask": Field("mask", (), "png bytes, size x size, 0 background, else a class", True),
     "schema_version": Field("int64", (), "version of this record"),
 }
 OPTIONAL_FIELDS = tuple(name for name, field in FIELDS.items() if field.optional)
@@ -163,18 +171,12 @@ def read_clip_table(folder: Path) -> ClipTable:
     content = read_json(path)
     check_version(f"{path}", content.get("schema_version"))
     try:
-        splits = {
-            split: tuple(ClipEntry(**row) for row in rows)
-            for split, rows in content["splits"].items()
-        }
-        table = ClipTable(
-            int(content["size"]), content["image_format"], tuple(content["fields"]), splits
-        )
-    except (KeyError, TypeError, AttributeError) as error:
+        table = _parsed_table(content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             requirement(f"{path}", "be a clip table", f"{error!r}", "Prepare the data again.")
         ) from error
-    for split, clips in splits.items():
+    for split, clips in table.splits.items():
         expected = 0
         for clip in clips:
             if clip.first_record != expected or clip.length < 1:
@@ -190,6 +192,32 @@ def read_clip_table(folder: Path) -> ClipTable:
     return table
 
 
+def _parsed_table(content: Mapping[str, Any]) -> ClipTable:
+    """The table that JSON values describe; every field is of its type and in its range."""
+    size, fields = content["size"], tuple(content["fields"])
+    if type(size) is not int or not SMALLEST_SIZE <= size <= LARGEST_SIZE:
+        raise ValueError(f"size {size!r}")
+    if content["image_format"] not in IMAGE_FORMATS:
+        raise ValueError(f"image_format {content['image_format']!r}")
+    required = {name for name, field in FIELDS.items() if not field.optional}
+    if not required <= set(fields) <= set(FIELDS):
+        raise ValueError(f"fields {fields!r}")
+    splits = {}
+    for split, rows in content["splits"].items():
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}")
+        splits[split] = clips = tuple(ClipEntry(**row) for row in rows)
+        for clip in clips:
+            named = type(clip.clip_id) is str and type(clip.identity_id) is str
+            numbers = (clip.first_record, clip.length)
+            counted = all(type(n) is int and 0 <= n <= _MAX_LENGTH for n in numbers)
+            if not named or not counted or type(clip.fps) not in (int, float):
+                raise ValueError(f"clip {clip!r}")
+            if not 0 < clip.fps < float("inf"):
+                raise ValueError(f"fps {clip.fps!r}")
+    return ClipTable(size, content["image_format"], fields, splits)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON under a temporary name and renames it, so that no reader sees half a file.
 
@@ -198,8 +226,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
       content: what to write.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -214,9 +245,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
       DataError: it cannot be read, or is something else.
     """
+    check_file(path, DataError, max_bytes=_MAX_JSON_BYTES)
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             requirement(f"{path}", "be readable JSON", error, "Repair or remove it.")
         ) from error

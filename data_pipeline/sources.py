@@ -3,10 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.records import Record, decode_record
-from data_pipeline.schema import RECORDS, ClipEntry, read_clip_table
+from data_pipeline.schema import RECORDS, ClipEntry, read_clip_table, read_json
 from talking_heads_jax.errors import DataError, requirement
+
+# TFDS imports the module of any class that a features.json names: only its own may be named.
+_FEATURES = "tensorflow_datasets.core.features."
 
 
 class FrameSource:
@@ -71,10 +75,12 @@ class FrameSource:
                     f"{self.path / RECORDS}", "hold the records", "none", "Prepare the data again."
                 )
             )
+        _check_features(folders[0].with_name("features.json"))
         try:
             builder = tfds.builder_from_directory(str(folders[0].parent))
             # The bytes of the image are left alone: TFDS would decode it with the slower of two.
-            decoders = {"image": tfds.decode.SkipDecoding()}
+            encoded = [name for name in ("image", "mask") if name in table.fields]
+            decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
             self._records = builder.as_data_source(split, decoders=decoders)
             count = len(self._records)
         except Exception as error:
@@ -118,3 +124,21 @@ class FrameSource:
                 "Copy the data set again, or remove it and prepare it again.",
             )
         )
+
+
+def _check_features(path: Path) -> None:
+    """Raises unless a features.json names classes of TFDS only; runs before TFDS reads it."""
+    waiting: list[Any] = [read_json(path)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            waiting += node.values()
+            names = [node[key] for key in ("pythonClassName", "python_class_name") if key in node]
+            if not all(isinstance(name, str) and name.startswith(_FEATURES) for name in names):
+                raise DataError(
+                    requirement(
+                        f"{path}", "name classes of TFDS only", names[0], "Prepare the data again."
+                    )
+                )

@@ -169,7 +169,7 @@ def jitter_colors(image: np.ndarray, jitter: tuple[tuple[int, float], ...]) -> n
 
 
 def mirror_record(record: Record) -> Record:
-    """Mirrors a frame left to right, with its landmarks and angles.
+    """Mirrors a frame left to right, with its landmarks, angles and mask (its classes stay).
 
     Args:
       record: yaw and roll change their sign, pitch stays; left and right landmarks change names.
@@ -183,6 +183,8 @@ def mirror_record(record: Record) -> Record:
         changes["landmarks68_visible"] = record.landmarks68_visible[MIRROR68]
     if record.angles is not None:
         changes["angles"] = record.angles * np.array([-1, 1, -1], record.angles.dtype)
+    if record.mask is not None:
+        changes["mask"] = record.mask[:, ::-1]
     return record._replace(**changes)
 
 

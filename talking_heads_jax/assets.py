@@ -105,8 +105,11 @@ def registered_assets() -> dict[str, Asset]:
         return {}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return {name: Asset(name=name, **entry) for name, entry in document.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        found = {name: Asset(name=name, **entry) for name, entry in document.items()}
+        if not all(_is_plain(asset) for asset in found.values()):
+            raise ValueError("an entry of another type, or one that points outside")
+        return found
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise AssetNotFoundError(
             requirement(
                 f"the registry {path}",
@@ -115,6 +118,17 @@ def registered_assets() -> dict[str, Asset]:
                 "Remove it and register the files again.",
             )
         ) from error
+
+
+def _is_plain(asset: Asset) -> bool:
+    """Whether an entry is of the types it should be and names a file of the assets folder."""
+    texts = (asset.file, asset.sha256, asset.licence, asset.source)
+    return (
+        all(type(text) is str for text in texts)
+        and type(asset.bytes) is int
+        and asset.file not in ("", ".", "..")
+        and Path(asset.file).name == asset.file
+    )
 
 
 def locate_asset(name: str, *, verify: bool = False) -> Path:

@@ -13,18 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from talking_heads_jax.errors import ArgumentError, TalkingHeadsError, requirement
+from talking_heads_jax.errors import (
+    ArgumentError,
+    TalkingHeadsError,
+    check_file,
+    one_line,
+    requirement,
+)
 
 _EXIT_OK = 0
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_MAX_ARGUMENTS_BYTES = 1 << 20  # of the json of constructor arguments
 
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaints look like every other error of the program."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}. Run '{self.prog} --help' for the options.", file=sys.stderr)
+        text = one_line(f"{message}. Run '{self.prog} --help' for the options.")
+        print(f"error: {text}", file=sys.stderr)
         raise SystemExit(_EXIT_USER_ERROR)
 
 
@@ -35,6 +43,18 @@ def _use_compile_cache() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home_folder() / "xla"))
 
 
+def _media_limits(arguments: argparse.Namespace) -> Any:
+    """What the options allow a picture or clip to be; the library's own limits for the others."""
+    from talking_heads_jax.media.limits import MediaLimits
+
+    given = {
+        "max_pixels": arguments.max_pixels,
+        "max_frames": arguments.max_clip_frames,
+        "max_duration_s": arguments.max_duration,
+    }
+    return MediaLimits(**{name: value for name, value in given.items() if value is not None})
+
+
 def _prepare(arguments: argparse.Namespace) -> int:
     from data_pipeline.preprocess.prepare import prepare_dataset
 
@@ -43,6 +63,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         *("max_frames", "folder_fps", "test_fraction", "test_clips", "split_seed", "workers"),
     )
     options = {name: getattr(arguments, name) for name in names}
+    options["limits"] = _media_limits(arguments)
     prepare_dataset(arguments.videos, arguments.output, **options)
     return _EXIT_OK
 
@@ -69,12 +90,16 @@ def _animate(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             precision=arguments.precision,
             plain=arguments.plain,
+            limits=_media_limits(arguments),
         ),
     )
     return _EXIT_OK
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)  # Orbax logs a failed write before it raises it
     from talking_heads_jax.conversion.apply import convert_checkpoint, reverse_checkpoint
 
     if arguments.reverse:
@@ -99,9 +124,10 @@ def _read_arguments(path: Path | None) -> dict[str, Any] | None:
     """Constructor arguments of a model from a json file."""
     if path is None:
         return None
+    check_file(path, ArgumentError, max_bytes=_MAX_ARGUMENTS_BYTES)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise ArgumentError(
@@ -165,6 +191,34 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
+    return number
+
+
+def _add_limits(verb: argparse.ArgumentParser, *frames_flags: str) -> None:
+    group = verb.add_argument_group("limits", "what is refused before it is decoded")
+    group.add_argument(
+        "--max-pixels", type=_positive, metavar="N", help="pixels of a frame (64000000)"
+    )
+    group.add_argument(
+        *frames_flags,
+        dest="max_clip_frames",
+        type=_positive,
+        metavar="N",
+        help="frames of a clip (432000)",
+    )
+    group.add_argument(
+        "--max-duration", type=_seconds, metavar="SECONDS", help="of a clip, as it states (7200)"
+    )
+
+
 def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("prepare", help="turn a folder of videos into a training set")
     verb.set_defaults(run=_prepare)
@@ -185,6 +239,7 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--test-clips", nargs="+", metavar="GLOB", help="instead: these clips")
     verb.add_argument("--split-seed", type=int, default=0, help="of the random split (0)")
     verb.add_argument("--workers", type=int, help="processes (one per core); 0: none")
+    _add_limits(verb, "--max-clip-frames")
 
 
 def _add_animate(verbs: argparse._SubParsersAction) -> None:
@@ -235,6 +290,7 @@ def _add_animate(verbs: argparse._SubParsersAction) -> None:
         "--batch-size", type=_positive, default=1, help="frames computed together (default 1)"
     )
     verb.add_argument("--plain", action="store_true", help="the reference path without savings")
+    _add_limits(verb, "--max-clip-frames", "--max-frames")
 
 
 def _add_convert(verbs: argparse._SubParsersAction) -> None:
@@ -313,14 +369,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except TalkingHeadsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return _EXIT_USER_ERROR
     except OSError as error:
         # A missing file, a full disk, a folder without permission: nothing a traceback explains.
-        print(
-            f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "),
-            file=sys.stderr,
-        )
+        text = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+        print(f"error: {one_line(text)}. Check the path, its rights and space.", file=sys.stderr)
         return _EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

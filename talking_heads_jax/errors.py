@@ -5,7 +5,9 @@ line, with the remedy. The command line prints a `TalkingHeadsError` without a t
 with status 2; every other exception is a bug and keeps its traceback.
 """
 
+import stat
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 
 class TalkingHeadsError(Exception):
@@ -36,6 +38,10 @@ class CheckpointError(TalkingHeadsError):
     """A checkpoint directory is missing, incomplete, or of another model or version."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """Files of a checkpoint are missing, cut short or altered; another step may be intact."""
+
+
 class MediaError(TalkingHeadsError):
     """An image or video cannot be read or written."""
 
@@ -52,8 +58,26 @@ class NonFiniteError(TalkingHeadsError):
     """A loss or gradient is not finite; names the step and the term."""
 
 
+def one_line(text: object) -> str:
+    """Text that is safe to print on a terminal: one line, every other control character escaped.
+
+    File names and messages of other libraries may hold newlines, terminal escapes, right-to-left
+    marks and undecodable bytes.
+
+    Args:
+      text: anything with a `str`.
+    """
+    joined = " ".join(str(text).split())
+    if joined.isprintable():
+        return joined
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in joined
+    )
+
+
 def requirement(what: str, constraint: str, got: object, remedy: str) -> str:
-    """Returns `<what> must <constraint>, got <got>. <remedy>` as one line.
+    """Returns `<what> must <constraint>, got <got>. <remedy>` as one printable line.
 
     Args:
       what: the thing that is wrong, as the user knows it.
@@ -61,10 +85,39 @@ def requirement(what: str, constraint: str, got: object, remedy: str) -> str:
       got: the offending value; its `str` is shown, cut at 200 characters.
       remedy: how to fix it, or the legal values.
     """
-    shown = " ".join(str(got).split())
+    shown = one_line(got)
     if len(shown) > 200:
         shown = shown[:197] + "..."
-    return f"{what} must {constraint}, got {shown}. {remedy}"
+    return one_line(f"{what} must {constraint}, got {shown}. {remedy}")
+
+
+def check_file(path: Path, kind: type[TalkingHeadsError], *, max_bytes: int | None = None) -> None:
+    """Raises unless a path is an ordinary file: opening a pipe waits, a device never ends.
+
+    Args:
+      path: what a user named.
+      kind: of the error.
+      max_bytes: size above which it cannot be what it should be; None for any.
+
+    Raises:
+      TalkingHeadsError: of that kind.
+    """
+    try:
+        state = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise kind(
+            requirement(f"{path}", "be a readable file", reason, "Check the path.")
+        ) from error
+    if not stat.S_ISREG(state.st_mode):
+        got = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
+        raise kind(requirement(f"{path}", "be a readable file", got, "Give an ordinary file."))
+    if max_bytes is not None and state.st_size > max_bytes:
+        raise kind(
+            requirement(
+                f"{path}", f"have at most {max_bytes} bytes", state.st_size, "Check the path."
+            )
+        )
 
 
 def check_choice(what: str, value: object, choices: Collection[object]) -> None:

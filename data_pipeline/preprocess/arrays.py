@@ -52,6 +52,7 @@ class ClipFrames:
       landmarks68_px: (t 68 2) in pixels of `frames`, or None.
       landmarks68_visible: (t 68), or None.
       angles: (t 3) yaw, pitch, roll in radians, or None.
+      mask: (t size size) uint8 classes, 0 for background, at the data set's size; or None.
     """
 
     clip_id: str
@@ -62,6 +63,7 @@ class ClipFrames:
     landmarks68_px: np.ndarray | None = None
     landmarks68_visible: np.ndarray | None = None
     angles: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
 def write_clips(
@@ -177,13 +179,15 @@ def _given_arrays(clip: ClipFrames, count: int, box: Box, size: int) -> dict[str
         value = getattr(clip, name)
         if value is None:
             continue
-        field = FIELDS[name]
-        array = np.asarray(value, np.dtype(field.dtype))
-        if array.shape != (count, *field.shape):
+        dtype, shape = FIELDS[name].dtype, FIELDS[name].shape
+        if dtype == "mask":
+            dtype, shape = "uint8", (size, size)
+        array = np.asarray(value, np.dtype(dtype))
+        if array.shape != (count, *shape):
             raise ArgumentError(
                 requirement(
                     f"{name} of {clip.clip_id}",
-                    f"have shape {(count, *field.shape)}",
+                    f"have shape {(count, *shape)}",
                     array.shape,
                     "One row per frame.",
                 )

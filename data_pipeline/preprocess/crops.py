@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from talking_heads_jax.errors import DataError, requirement
+from talking_heads_jax.errors import DataError, UnsafeFileError, check_file, requirement
+from talking_heads_jax.serialization.npz_file import read_npz
 
 Box = tuple[float, float, float, float]
 
@@ -74,24 +75,23 @@ def read_landmarks(path: Path) -> Landmarks:
     Raises:
       DataError: the file is damaged, or arrays have other names, shapes or values.
     """
+    check_file(path, DataError)
     try:
-        with np.load(path, allow_pickle=False) as content:
-            points = np.asarray(content["landmarks68_px"], np.float32)
-            visible = (
-                np.asarray(content["visible"]).astype(np.uint8)
-                if "visible" in content
-                else np.ones(points.shape[:2], np.uint8)
-            )
-            angles = None
-            if "yaw_pitch_roll_deg" in content:
-                angles = np.deg2rad(np.asarray(content["yaw_pitch_roll_deg"], np.float32))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        content = read_npz(path, f"{path}")
+        points = np.asarray(content["landmarks68_px"], np.float32)
+        visible = (
+            np.asarray(content["visible"]).astype(np.uint8)
+            if "visible" in content
+            else np.ones(points.shape[:2], np.uint8)
+        )
+        angles = None
+        if "yaw_pitch_roll_deg" in content:
+            angles = np.deg2rad(np.asarray(content["yaw_pitch_roll_deg"], np.float32))
+    except UnsafeFileError as error:
+        raise DataError(str(error)) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             requirement(f"{path}", "hold landmarks68_px", error, "See docs/data.md.")
-        ) from error
-    except Exception as error:  # zipfile has exceptions of its own for damaged archives
-        raise DataError(
-            requirement(f"{path}", "be a readable npz", error, "Make it again.")
         ) from error
     fits = points.ndim == 3 and points.shape[1:] == (68, 2) and visible.shape == points.shape[:2]
     if angles is not None:

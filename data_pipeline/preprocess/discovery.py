@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_pipeline.schema import SPLITS
-from talking_heads_jax.errors import DataError, requirement
+from talking_heads_jax.errors import DataError, check_file, requirement
 from talking_heads_jax.media.containers import VIDEO_SUFFIXES
 from talking_heads_jax.media.image import IMAGE_SUFFIXES
 
 VIDEO = "video"
 FRAMES = "frames"
+
+_MAX_TABLE_BYTES = 1 << 28  # of boxes or identities; VoxCeleb's 150,000 clips need 8 MB
+_FARTHEST_PX = 1e6  # of a box's corner from the frame's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ def find_sources(folder: Path, *, exclude: Path | None = None) -> tuple[list[Sou
       file (for the manifest).
 
     Raises:
-      DataError: `folder` does not exist, or holds no clip.
+      DataError: `folder` does not exist, or holds no clip, or a clip whose name is not UTF-8.
     """
     if not folder.is_dir():
         raise DataError(
@@ -102,7 +105,23 @@ def find_sources(folder: Path, *, exclude: Path | None = None) -> tuple[list[Sou
                 "Check the path.",
             )
         )
+    for source in found:
+        _check_name(source.clip_id)
+    loose = [name.encode("utf-8", "backslashreplace").decode("utf-8") for name in loose]
     return sorted(found, key=lambda source: natural_key(source.clip_id)), sorted(loose)
+
+
+def _check_name(clip_id: str) -> None:
+    """Raises for names that a record cannot hold, or that a terminal would not show as they are."""
+    if not clip_id.isprintable():
+        raise DataError(
+            requirement(
+                "The name of a clip",
+                "be printable UTF-8 text",
+                clip_id,
+                "Rename the file or folder.",
+            )
+        )
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -160,14 +179,14 @@ def read_boxes(path: Path) -> dict[str, tuple[float, float, float, float]]:
     for clip, values in _read_table(path, 5).items():
         try:
             x0, y0, x1, y1 = (float(value) for value in values)
-            usable = x0 < x1 and y0 < y1
+            usable = x0 < x1 and y0 < y1 and max(map(abs, (x0, y0, x1, y1))) <= _FARTHEST_PX
         except (TypeError, ValueError):
             usable = False
         if not usable:
             raise DataError(
                 requirement(
                     f"{path}, clip {clip}",
-                    "have x0 < x1 and y0 < y1",
+                    f"have x0 < x1 and y0 < y1, all within {_FARTHEST_PX:g}",
                     values,
                     "Give pixels of the original frame.",
                 )
@@ -192,6 +211,7 @@ def read_identities(path: Path) -> dict[str, str]:
 
 
 def _read_table(path: Path, columns: int) -> dict[str, list]:
+    check_file(path, DataError, max_bytes=_MAX_TABLE_BYTES)
     try:
         if path.suffix.lower() == ".json":
             content = json.loads(path.read_text("utf-8"))
@@ -201,7 +221,7 @@ def _read_table(path: Path, columns: int) -> dict[str, list]:
                 rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
             if rows and rows[0][0].lower() in ("clip", "clip_id", "name", "file", "video"):
                 rows = rows[1:]
-    except (OSError, ValueError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise DataError(
             requirement(f"{path}", "be a readable csv or json table", error, "Check the file.")
         ) from error

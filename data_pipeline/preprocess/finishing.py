@@ -21,8 +21,23 @@ from data_pipeline.preprocess.staging import (
     StageOptions,
     staged_examples,
 )
-from data_pipeline.schema import FIELDS, OPTIONAL_FIELDS, SPLITS, ClipEntry, ClipTable
-from talking_heads_jax.errors import ArgumentError, DataError, check_choice, requirement
+from data_pipeline.schema import (
+    FIELDS,
+    IMAGE_FORMATS,
+    LARGEST_SIZE,
+    OPTIONAL_FIELDS,
+    SMALLEST_SIZE,
+    SPLITS,
+    ClipEntry,
+    ClipTable,
+)
+from talking_heads_jax.errors import (
+    ArgumentError,
+    DataError,
+    check_choice,
+    one_line,
+    requirement,
+)
 
 #: A shard is closed once it holds so much; memory holds one shard while records are written.
 SHARD_BYTES = 128 << 20
@@ -74,9 +89,9 @@ def stage_options(
     Raises:
       ArgumentError: one of them makes no sense.
     """
-    check_choice("image_format", image_format, ("jpeg", "png"))
+    check_choice("image_format", image_format, IMAGE_FORMATS)
     for what, value, low, high in (
-        ("size", size, 8, 4096),
+        ("size", size, SMALLEST_SIZE, LARGEST_SIZE),
         ("quality", quality, 1, 100),
         ("frame_stride", frame_stride, 1, 10_000),
         ("max_frames", MIN_FRAMES if max_frames is None else max_frames, MIN_FRAMES, 10**9),
@@ -98,7 +113,7 @@ def split_rows(
     folder: OutputFolder,
     ignored: Sequence[str],
 ) -> Split:
-    """Divides the usable clips; without any, says why in the manifest.
+    """Divides the usable clips; without any, nothing stays on disk and the error says why.
 
     Args:
       rows: every clip's row of the manifest.
@@ -114,15 +129,15 @@ def split_rows(
     """
     usable = {row["clip_id"]: row["identity_id"] for row in rows if row["status"] == PRESENT}
     if not usable:
-        # The manifest says why, clip by clip.
-        folder.write_manifest("preparing", clips=_public(rows), ignored=list(ignored))
-        reasons = "; ".join(f"{row['clip_id']}: {row['reason']}" for row in rows[:2])
+        folder.discard()
+        reasons = "; ".join(f"{row['clip_id']}: {row['reason']}" for row in rows[:3])
+        rest = f"; {len(rows) - 3} more." if len(rows) > 3 else ""
         raise DataError(
             requirement(
                 "The data set",
                 "have at least one usable clip",
-                f"none of {len(rows)} ({reasons})",
-                f"See {folder.path / 'manifest.json'} for every reason.",
+                f"none of {len(rows)}",
+                f"{reasons}{rest}",
             )
         )
     return split_clips(
@@ -269,9 +284,9 @@ def announce(summary: PrepareSummary, progress: bool) -> PrepareSummary:
         counts = ", ".join(f"{count} {name}" for name, count in summary.records.items())
         print(f"{summary.output}: {summary.clips} clips, frames: {counts}; {summary.split_note}")
         for clip, reason in itertools.islice(summary.skipped.items(), 10):
-            print(f"skipped {clip}: {reason}")
+            print(one_line(f"skipped {clip}: {reason}"))
         if len(summary.skipped) > 10:
             print(f"skipped {len(summary.skipped) - 10} more: see manifest.json")
         for text in summary.warnings[:10]:
-            print(f"warning: {text}")
+            print(one_line(f"warning: {text}"))
     return summary

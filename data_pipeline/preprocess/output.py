@@ -41,6 +41,7 @@ class OutputFolder:
         """
         self.path = path
         self.manifest: dict[str, Any] = {}
+        self._new = self._discarded = False
         self._options = dict(options)
 
     @property
@@ -64,6 +65,7 @@ class OutputFolder:
         Raises:
           DataError: it holds something else, or the same with other options, or is in use.
         """
+        self._new = not self.path.exists()
         try:
             strangers = self.path.exists() and any(
                 child.name not in (_LOCK, MANIFEST) for child in self.path.iterdir()
@@ -106,6 +108,8 @@ class OutputFolder:
         self._lock.close()
         with contextlib.suppress(OSError):
             (self.path / _LOCK).unlink()
+            if self._new and self._discarded:
+                self.path.rmdir()
 
     def write_manifest(self, state: str, **content: Any) -> None:
         """Writes `manifest.json`.
@@ -116,6 +120,13 @@ class OutputFolder:
         """
         head = {"schema_version": SCHEMA_VERSION, "state": state, "options": self._options}
         write_json(self.path / MANIFEST, {**head, **content})
+
+    def discard(self) -> None:
+        """Removes what was made of an unfinished data set, and the folder if this run made it."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self.path / MANIFEST).unlink()
+        self._discarded = True
 
     def complete_with(self, table: ClipTable, **content: Any) -> None:
         """Writes the clip table and the final manifest, then removes the staged clips.
@@ -150,7 +161,8 @@ class OutputFolder:
 
     def _check_options(self) -> None:
         check_version(f"{self.path / MANIFEST}", self.manifest.get("schema_version"))
-        had = self.manifest.get("options", {})
+        self._check_manifest()
+        had = self.manifest["options"]
         if had == self._options and (not self.complete or (self.path / CLIP_TABLE).is_file()):
             return
         keys = sorted(had.keys() | self._options.keys())
@@ -167,6 +179,30 @@ class OutputFolder:
                 "Choose another --output, or remove this one first; nothing was changed.",
             )
         )
+
+    def _check_manifest(self) -> None:
+        """Raises unless the manifest has the parts that are read from it."""
+        rows = self.manifest.get("clips") if self.complete else []
+        options, split = self.manifest.get("options"), self.manifest.get("split")
+        fits = isinstance(options, dict) and isinstance(rows, list)
+        fits = fits and all(
+            isinstance(row, dict)
+            and all(isinstance(row.get(key), str) for key in ("clip_id", "status"))
+            and (row["status"] == "present" or isinstance(row.get("reason"), str))
+            for row in rows
+        )
+        if self.complete:
+            fits = fits and isinstance(split, dict) and isinstance(split.get("note"), str)
+            fits = fits and isinstance(self.manifest.get("warnings"), list)
+        if not fits:
+            raise DataError(
+                requirement(
+                    f"{self.path / MANIFEST}",
+                    "be a manifest of talking-heads prepare",
+                    "other JSON",
+                    "Choose another --output, or remove this one first; nothing was changed.",
+                )
+            )
 
     def _lock_or_raise(self) -> None:
         try:

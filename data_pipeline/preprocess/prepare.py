@@ -43,7 +43,13 @@ from data_pipeline.preprocess.staging import (
     stage_clip,
     usable_workers,
 )
-from talking_heads_jax.errors import ArgumentError, DataError, requirement
+from talking_heads_jax.errors import (
+    ArgumentError,
+    DataError,
+    TalkingHeadsError,
+    check_file,
+    requirement,
+)
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits
 
 
@@ -204,7 +210,7 @@ def _guarded(result: Callable[[], dict[str, Any]], job: StageJob) -> dict[str, A
     """A clip that trips over a bug of ours is reported like a damaged one, and named as such."""
     try:
         return result()
-    except (OSError, BrokenProcessPool):
+    except (OSError, BrokenProcessPool, TalkingHeadsError):
         raise
     except Exception as error:
         reason = f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -246,6 +252,7 @@ def _landmark_file(source: Source, folder: Path | None) -> Path | None:
 def _table_hash(path: Path | None) -> str | None:
     if path is None:
         return None
+    check_file(Path(path), DataError)
     try:
         return file_hash(Path(path))
     except OSError as error:

@@ -33,9 +33,15 @@ from data_pipeline.preprocess.crops import (
 )
 from data_pipeline.preprocess.discovery import VIDEO, Source
 from data_pipeline.schema import SCHEMA_VERSION, read_json, write_json
-from talking_heads_jax.errors import DataError, TalkingHeadsError, requirement
+from talking_heads_jax.errors import (
+    DataError,
+    MediaError,
+    TalkingHeadsError,
+    check_file,
+    requirement,
+)
 from talking_heads_jax.media.image import encode_image, read_image
-from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits
+from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_side
 from talking_heads_jax.media.resize import crop_and_resize
 from talking_heads_jax.media.video import VideoReader
 
@@ -176,9 +182,10 @@ def staged_report(staging: Path, clip_id: str, fingerprint: str | None = None) -
       fingerprint: what the report must carry; None takes any.
     """
     path = staged_folder(staging, clip_id) / _REPORT
-    if not path.is_file():
+    try:
+        report = read_json(path)
+    except DataError:  # absent, or damaged: staged again
         return None
-    report = read_json(path)
     if fingerprint is not None and report.get("fingerprint") != fingerprint:
         return None
     return report
@@ -193,7 +200,7 @@ def staged_examples(
       staging: the folder that holds all staged clips.
       report: the clip's report.
       optional: the optional fields that every record of the data set has; those this clip lacks
-        are filled: coordinates and angles with NaN, visibility with 0.
+        are filled: coordinates and angles with NaN, visibility and masks with 0.
 
     Yields:
       Field name to value; 'image' is encoded bytes.
@@ -205,6 +212,7 @@ def staged_examples(
         "landmarks68_px": np.full((68, 2), np.nan, np.float32),
         "landmarks68_visible": np.zeros(68, np.uint8),
         "angles": np.full(3, np.nan, np.float32),
+        "mask": np.zeros((report["crop_size"],) * 2, np.uint8),
     }
     box = np.array(report["box_px"], np.float32)
     matrix = crop_matrix(tuple(report["box_px"]), report["crop_size"])
@@ -221,6 +229,8 @@ def staged_examples(
             }
             for name in optional:
                 example[name] = arrays[name][row] if name in arrays else missing[name]
+            if "mask" in example:
+                example["mask"] = encode_image(example["mask"], "png")
             yield example
 
 
@@ -240,14 +250,16 @@ def stage_clip(job: StageJob) -> dict[str, Any]:
     source = job.source
     try:
         row = {"clip_id": source.clip_id, "kind": source.kind, **source_state(source)}
-    except OSError as error:
+        for path in source.images or (source.path,):
+            check_file(path, MediaError)
+        row["sha256"] = source_hash(source)
+    except (OSError, MediaError) as error:
         return {
             "clip_id": source.clip_id,
             "kind": source.kind,
             "status": SKIPPED,
-            "reason": f"cannot be read: {error.strerror or error}",
+            "reason": f"cannot be read: {getattr(error, 'strerror', None) or error}",
         }
-    row["sha256"] = source_hash(source)
     fingerprint = _fingerprint(job, row["sha256"])
     done = staged_report(job.staging, source.clip_id, fingerprint)
     if done is not None:
@@ -304,6 +316,7 @@ def _fingerprint(job: StageJob, sha256: str) -> str:
 def _stage(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
     options, warnings = job.options, []
     frames, height, width, fps, stated = _open_frames(job, warnings)
+    check_side("The frames of a clip", height, width)
     landmarks = _landmarks(job, stated, warnings)
     if job.box is not None:
         rule, box = RULE_BOX, square_box(job.box)

@@ -128,7 +128,17 @@ def reverse_checkpoint(folder: Path, output: Path) -> None:
         return
     info = read_description(folder)
     known = model_table(info["name"]).networks
-    loaded = load_model(folder, networks=[n for n in saved_networks(folder) if n in known])
+    present = [name for name in saved_networks(folder) if name in known]
+    if not present:
+        raise ConversionError(
+            requirement(
+                f"checkpoint {folder}",
+                "hold a network that has an official form",
+                "none",
+                "Use an intact copy, or a step that is finished.",
+            )
+        )
+    loaded = load_model(folder, networks=present)
     leftovers = _read_leftovers(folder / EXTRAS)
     states = to_state_dicts(loaded.model, loaded.variables, leftovers)
     tensors = {

@@ -33,6 +33,7 @@ from talking_heads_jax.inference.clips import (
 )
 from talking_heads_jax.inference.motion_transfer import SMALLEST_AREA, best_frame, hull_area
 from talking_heads_jax.inference.overlay import draw_keypoints, side_by_side
+from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_side
 from talking_heads_jax.media.video import VideoReader
 from talking_heads_jax.models.base import TalkingHead, Variables
 from talking_heads_jax.models.registry import build_model
@@ -70,6 +71,7 @@ class AnimateOptions:
       batch_size: frames computed together; the result is that of 1 up to rounding.
       precision: compute dtype, 'float32' or 'bfloat16'; None for the checkpoint's own.
       plain: the reference path, without the exact savings.
+      limits: what is refused of the source and the driving clip.
     """
 
     relative: bool = True
@@ -84,6 +86,7 @@ class AnimateOptions:
     batch_size: int = 1
     precision: str | None = None
     plain: bool = False
+    limits: MediaLimits = DEFAULT_LIMITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,8 +197,11 @@ def animate_clip(
             raise ArgumentError(
                 requirement("source", "be an image with pose", source.name, "Give one frame of it.")
             )
-    reader = VideoReader(driving)
-    portrait = still_or_first_frame(source)
+    limits = options.limits
+    reader = VideoReader(driving, limits)
+    portrait = still_or_first_frame(source, limits)
+    check_side(f"{driving}", *reader.size)
+    check_side(f"{source}", *portrait.shape[:2])
     side = model.resolution
     note(framing_note("source", portrait.shape[:2], side))
     note(framing_note("driving", reader.size, side))
@@ -204,7 +210,7 @@ def animate_clip(
     if options.relative:
         rest = _rest_frame(options, reader.frame_count, note)
         animator.set_initial(
-            fit_frame(frame_at(driving, rest), side), adapt_scale=options.adapt_scale
+            fit_frame(frame_at(driving, rest, limits), side), adapt_scale=options.adapt_scale
         )
         note(_scale_note(animator) if options.adapt_scale else None)
 
@@ -212,7 +218,7 @@ def animate_clip(
     columns = 3 if options.side_by_side else 1
     stream = animator.stream(
         (fit_frame(frame, side) for frame in reader),
-        held_frames(source, side) if is_video(source) else None,
+        held_frames(source, side, limits) if is_video(source) else None,
     )
     count = 0
     sound = driving if options.audio else None

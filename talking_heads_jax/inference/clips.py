@@ -13,10 +13,18 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from talking_heads_jax.errors import ArgumentError, MediaError, requirement
+from talking_heads_jax.errors import (
+    ArgumentError,
+    MediaError,
+    UnsafeFileError,
+    check_file,
+    requirement,
+)
 from talking_heads_jax.media.image import IMAGE_SUFFIXES, read_image, write_image
+from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits
 from talking_heads_jax.media.resize import resize_image
 from talking_heads_jax.media.video import VideoReader, VideoWriter
+from talking_heads_jax.serialization.npz_file import read_npz
 
 VIDEO_SUFFIX = ".mp4"
 LANDMARKS_KEY = "landmarks68_px"
@@ -102,14 +110,14 @@ def read_landmarks(path: Path) -> Float[np.ndarray, "t n 2"]:
       ArgumentError: if the file cannot be read, or holds no such array.
     """
     remedy = f"Give an .npz file with an array {LANDMARKS_KEY} of shape (frames, 68, 2)."
+    check_file(path, ArgumentError)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            landmarks = arrays[LANDMARKS_KEY]
+        landmarks = read_npz(path, f"{path}")[LANDMARKS_KEY]
     except KeyError:
         raise ArgumentError(
             requirement("landmark file", f"hold {LANDMARKS_KEY}", path, remedy)
         ) from None
-    except Exception as error:  # numpy raises whatever the damaged part of the file calls for
+    except (UnsafeFileError, OSError) as error:
         raise ArgumentError(
             requirement("landmark file", "be readable", f"{path} ({error})", remedy)
         ) from None
@@ -128,11 +136,14 @@ def read_landmarks(path: Path) -> Float[np.ndarray, "t n 2"]:
     return landmarks.astype(np.float64)
 
 
-def still_or_first_frame(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+def still_or_first_frame(
+    path: Path, limits: MediaLimits = DEFAULT_LIMITS
+) -> UInt8[np.ndarray, "h w 3"]:
     """The image of a still, or the first frame of a video.
 
     Args:
       path: an image or video file.
+      limits: what is refused.
 
     Returns:
       (h w 3) uint8 RGB.
@@ -140,15 +151,18 @@ def still_or_first_frame(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       MediaError: if the file cannot be read.
     """
-    return frame_at(path, 0) if is_video(path) else read_image(path)
+    return frame_at(path, 0, limits) if is_video(path) else read_image(path, limits)
 
 
-def frame_at(path: Path, index: int) -> UInt8[np.ndarray, "h w 3"]:
+def frame_at(
+    path: Path, index: int, limits: MediaLimits = DEFAULT_LIMITS
+) -> UInt8[np.ndarray, "h w 3"]:
     """One frame of a video, found by decoding from its start (exact for every codec).
 
     Args:
       path: a video.
       index: which frame, from 0.
+      limits: what is refused.
 
     Returns:
       (h w 3) uint8 RGB.
@@ -156,7 +170,7 @@ def frame_at(path: Path, index: int) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       MediaError: if the file cannot be read, or has not that many frames.
     """
-    for frame in VideoReader(path).frames(index, index + 1):
+    for frame in VideoReader(path, limits).frames(index, index + 1):
         return frame
     raise MediaError(
         requirement(
@@ -168,12 +182,15 @@ def frame_at(path: Path, index: int) -> UInt8[np.ndarray, "h w 3"]:
     )
 
 
-def held_frames(path: Path, resolution: int) -> Iterator[UInt8[np.ndarray, "r r 3"]]:
+def held_frames(
+    path: Path, resolution: int, limits: MediaLimits = DEFAULT_LIMITS
+) -> Iterator[UInt8[np.ndarray, "r r 3"]]:
     """The frames of a video fitted to the model, the last one repeated for ever.
 
     Args:
       path: a video.
       resolution: the model's.
+      limits: what is refused.
 
     Yields:
       (r r 3) uint8.
@@ -181,7 +198,7 @@ def held_frames(path: Path, resolution: int) -> Iterator[UInt8[np.ndarray, "r r 
     Raises:
       MediaError: if the file cannot be read.
     """
-    for frame in VideoReader(path):
+    for frame in VideoReader(path, limits):
         last = fit_frame(frame, resolution)
         yield last
     while True:
@@ -230,6 +247,15 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
                 "be a video or a folder",
                 output.name,
                 f"End it in {VIDEO_SUFFIX}, or in nothing for a folder of png files.",
+            )
+        )
+    if not output.suffix and output.exists() and not output.is_dir():
+        raise ArgumentError(
+            requirement(
+                "output",
+                "be a new folder, or a video",
+                f"the file {output}",
+                f"Give another name, or end it in {VIDEO_SUFFIX}.",
             )
         )
     if output.is_dir() and any(output.iterdir()):

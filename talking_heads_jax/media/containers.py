@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from talking_heads_jax.errors import MediaError, requirement
+from talking_heads_jax.errors import MediaError, check_file, requirement
 
 #: File name endings that `prepare` takes for videos.
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".gif", ".avi")
@@ -31,6 +31,7 @@ def sniff_container(path: str | os.PathLike[str]) -> str:
       MediaError: the file is missing, empty, or of any other kind (text, playlists, images, ...).
     """
     path = Path(path)
+    check_file(path, MediaError)
     try:
         with path.open("rb") as file:
             head = file.read(16)

@@ -5,18 +5,20 @@ Letters: h w image.
 
 import io
 import os
-import warnings
+import threading
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from talking_heads_jax.errors import MediaError, check_choice, requirement
+from talking_heads_jax.errors import MediaError, check_choice, check_file, requirement
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits
 
 #: File name endings that `prepare` takes for images.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
+# Pillow's own limit on pixels is one number of the process.
+_PILLOW_LIMIT = threading.Lock()
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _WRITTEN = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 
@@ -38,6 +40,7 @@ def read_image(path: str | os.PathLike[str], limits: MediaLimits = DEFAULT_LIMIT
       MediaError: the file is missing, empty, damaged, too large, or of another format.
     """
     path = Path(path)
+    check_file(path, MediaError)
     try:
         with path.open("rb") as file:
             return _read(file, f"{path}", limits)
@@ -125,13 +128,20 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _open(file: io.IOBase) -> Image.Image:
+    """Reads the header only; the caller's limit is checked next, in place of Pillow's."""
+    with _PILLOW_LIMIT:
+        own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = own
+
+
 def _read(file: io.IOBase, what: str, limits: MediaLimits) -> np.ndarray:
     remedy = "Use a png, jpg, webp or bmp file; save or download it again."
     try:
-        with warnings.catch_warnings():
-            # Our limit speaks for itself, right below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(file, formats=_FORMATS)
+        picture = _open(file)
         limits.check_pixels(what, picture.height, picture.width)
         picture.load()
         picture = ImageOps.exif_transpose(picture)
@@ -144,10 +154,6 @@ def _read(file: io.IOBase, what: str, limits: MediaLimits) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
     except MediaError:
         raise
-    except Image.DecompressionBombError as error:
-        raise MediaError(
-            requirement(what, f"have at most {limits.max_pixels} pixels", error, "Shrink it first.")
-        ) from error
     except UnidentifiedImageError as error:
         raise MediaError(requirement(what, "be an image", "other data", remedy)) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:

@@ -4,10 +4,15 @@ import dataclasses
 
 from talking_heads_jax.errors import MediaError, requirement
 
+#: Pixels of the shorter side below which a picture shows nothing to crop or animate.
+SMALLEST_SIDE = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class MediaLimits:
     """How large an image or video may be; anything beyond is refused before it is decoded.
+
+    The command line's names are --max-pixels, --max-clip-frames and --max-duration.
 
     Attributes:
       max_pixels: pixels of one image or frame. 64 million is above 8K video and phone photographs.
@@ -36,7 +41,7 @@ class MediaLimits:
                     what,
                     f"have between 1 and {self.max_pixels} pixels",
                     f"{width} x {height}",
-                    "Shrink it first, or raise MediaLimits.max_pixels if you trust it.",
+                    "Shrink it first, or raise --max-pixels if you trust it.",
                 )
             )
 
@@ -56,7 +61,7 @@ class MediaLimits:
                     what,
                     f"last at most {self.max_duration_s:g} s",
                     f"{seconds:.1f} s",
-                    "Cut it into parts, or raise MediaLimits.max_duration_s.",
+                    "Cut it into parts, or raise --max-duration.",
                 )
             )
 
@@ -76,9 +81,31 @@ class MediaLimits:
                     what,
                     f"have at most {self.max_frames} frames",
                     f"{frames} or more",
-                    "Cut it into parts, or raise MediaLimits.max_frames.",
+                    "Cut it into parts, or raise --max-clip-frames.",
                 )
             )
+
+
+def check_side(what: str, height: int, width: int) -> None:
+    """Raises if a picture is too small to show a face; no option changes that.
+
+    Args:
+      what: the file, as the user knows it.
+      height: rows.
+      width: columns.
+
+    Raises:
+      MediaError: with the size and the smallest side.
+    """
+    if min(height, width) < SMALLEST_SIDE:
+        raise MediaError(
+            requirement(
+                what,
+                f"be at least {SMALLEST_SIDE} pixels high and wide",
+                f"{width} x {height}",
+                "Use a larger picture; enlarging this one would show nothing.",
+            )
+        )
 
 
 DEFAULT_LIMITS = MediaLimits()

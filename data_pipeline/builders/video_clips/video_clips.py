@@ -72,7 +72,8 @@ class VideoClips(tfds.core.ShardBasedBuilder):
 
 def _examples(shard: Shard) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, example in enumerate(shard()):
-        yield index, {**example, "image": io.BytesIO(example["image"])}
+        encoded = {name: io.BytesIO(example[name]) for name in ("image", "mask") if name in example}
+        yield index, {**example, **encoded}
 
 
 def write_records(

@@ -1,0 +1,144 @@
+"""A checkpoint, a data set and clips that work, and what every refusal is held to."""
+
+import contextlib
+import hashlib
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import array_record.python.array_record_data_source  # noqa: F401  defines flags, once and for all
+import grain  # noqa: F401  the same
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from data_pipeline.preprocess.prepare import prepare_dataset
+from talking_heads_jax.checkpoints import save_model
+from talking_heads_jax.cli import main
+from talking_heads_jax.conversion.translate import to_state_dicts
+from talking_heads_jax.media.image import write_image
+from talking_heads_jax.models.registry import build_model
+from talking_heads_jax.serialization.tensors import write_safetensors
+from tests.media.video_files import moving_frames, write_clip
+
+MODEL = {
+    "resolution": 64,
+    "num_keypoints": 3,
+    "keypoint_detector": {"block_expansion": 2, "max_features": 4, "num_blocks": 2},
+    "generator": {
+        "block_expansion": 2,
+        "max_features": 4,
+        "num_bottleneck_blocks": 1,
+        "dense_motion_options": {"block_expansion": 2, "max_features": 4, "num_blocks": 2},
+    },
+    "discriminator": {"block_expansion": 2, "max_features": 4, "num_blocks": 2},
+}
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """Every path below a folder, with the digest of each ordinary file."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file() and not path.is_symlink()
+        else "other"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Inputs that are in order: `checkpoint`, `videos`, `data`, `source`, `driving`, `tensors`."""
+    root = tmp_path_factory.mktemp("good")
+    model = build_model("fomm", **MODEL)
+    names = ("kp_detector", "generator")
+    shapes = jax.eval_shape(lambda key: model.init(key, names), jax.random.key(0))
+    variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes)
+    save_model(root / "model", model, variables)
+    videos = root / "videos"
+    videos.mkdir()
+    for name in ("ann", "bob", "cat"):
+        write_clip(videos / f"{name}.mp4", moving_frames(4, 64, 64))
+    prepare_dataset(videos, root / "data", size=64, workers=0, progress=False)
+    write_image(root / "source.png", moving_frames(1, 64, 64)[0])
+    tensors = {
+        f"{network}.{key}": array
+        for network, state in to_state_dicts(model, variables).items()
+        for key, array in state.items()
+    }
+    write_safetensors(root / "official.safetensors", tensors)
+    return SimpleNamespace(
+        checkpoint=root / "model",
+        videos=videos,
+        data=root / "data",
+        source=root / "source.png",
+        driving=videos / "ann.mp4",
+        tensors=root / "official.safetensors",
+    )
+
+
+@contextlib.contextmanager
+def _own_flags() -> Iterator[None]:
+    """Flags as in a new process: without those of a script that another test has imported."""
+    known = flags.FLAGS
+    scripts = ("run_train", "run_eval", "run_train.py", "run_eval.py")
+    foreign = {n: known[n] for n in known if known.find_module_defining_flag(n) in scripts}
+    for name in foreign:
+        delattr(known, name)
+    try:
+        with flagsaver.flagsaver():
+            yield
+    finally:
+        for name, flag in foreign.items():
+            known[name] = flag
+
+
+@pytest.fixture
+def run_program(monkeypatch: pytest.MonkeyPatch, repository: Path) -> Callable[[list[str]], int]:
+    """Runs `prepare ...`, `run_train.py ...` and so on in this process; returns the status."""
+
+    def run(arguments: list[str]) -> int:
+        arguments = [str(argument) for argument in arguments]
+        if arguments[0].endswith(".py"):
+            monkeypatch.setattr(sys, "argv", arguments)  # ml_collections looks there for overrides
+            with _own_flags():
+                return runpy.run_path(str(repository / arguments[0]))["run"](arguments)
+        try:
+            return main(arguments)
+        except SystemExit as stop:
+            return stop.code
+
+    return run
+
+
+@pytest.fixture
+def refused(
+    run_program: Callable[[list[str]], int], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., str]:
+    """Asserts that a program refuses its arguments as it should; returns what it says.
+
+    One line of printable text on standard error, `error: ...`, which ends as a sentence (the
+    remedy) and is followed by nothing; exit status 2; no file made, changed or removed.
+    """
+
+    def check(arguments: list, *mentioned: str, unchanged: Path = tmp_path) -> str:
+        before = content_of(unchanged)
+        capfd.readouterr()
+        status = run_program(arguments)
+        written = capfd.readouterr().err
+        lines = [part for part in written.replace("\r", "\n").split("\n") if part.strip()]
+        lines = [
+            line for line in lines if not line.startswith(("clips:", "records:", "pairs:"))
+        ]  # progress
+        assert status == 2, written
+        assert len(lines) == 1 and lines[0].startswith("error: "), written
+        assert lines[0].isprintable() and lines[0].rstrip()[-1] in ".)'`", lines[0]
+        for text in mentioned:
+            assert text in lines[0], lines[0]
+        assert content_of(unchanged) == before
+        return lines[0]
+
+    return check
