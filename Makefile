@@ -3,18 +3,20 @@
 #   make demo      train a small FNeVR from nothing and open demo/index.html (under 10 minutes)
 #   make test      the test suite (under 25 minutes on 2 cores)
 #   make parity    full-size golden cases; PARITY_FOLDER says where they are
+#   make soak      kills trainings and compares them bit for bit, damages checkpoints
 #   make lint      ruff's fixes and format
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test parity lint env
+.PHONY: demo test parity soak lint env
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARITY_FOLDER ?= ../shared/golden
 PYTEST_WORKERS ?= 2
+SOAK_FOLDER ?= soak
 EXTRAS := media,demo,tensorboard,dev
 
 # The first interpreter that runs, is new enough and can create environments; 3.11 is the line
@@ -49,3 +51,8 @@ lint: $(STAMP)
 
 parity: $(STAMP)
 	$(BIN)/talking-heads parity $(PARITY_FOLDER) --pending
+
+soak: $(STAMP)
+	$(BIN)/python -m talking_heads_jax.workflows.kill_campaign --output $(SOAK_FOLDER)/kills
+	$(BIN)/python -m talking_heads_jax.workflows.fuzz_checkpoints \
+	  --mutations 10000 --output $(SOAK_FOLDER)/fuzz.json

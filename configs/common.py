@@ -26,6 +26,7 @@ def base_config() -> ConfigDict:
     config.data.max_distance = 0  # frames between source and driving; 0: any
     config.data.angles = False  # load the heads' angles with the images
     config.data.num_threads = 16
+    config.data.num_workers = 0  # processes that read; 0: threads of the training process
     config.data.augmentation = ConfigDict()
     config.data.augmentation.time_flip = 0.5  # exchanges source and driving
     config.data.augmentation.horizontal_flip = 0.5  # only where there was no time flip
@@ -58,8 +59,9 @@ def base_config() -> ConfigDict:
     config.schedule.factor = 0.1
 
     config.eval = ConfigDict()
+    # What run_eval.py takes for the checkpoints of this training, unless it is told otherwise.
     config.eval.split = "test"
-    config.eval.protocol = "same_identity"
+    config.eval.protocol = "reconstruction"  # a file of configs/eval
     config.eval.num_clips = 0  # 0: all
 
     config.checkpoint = ConfigDict()
@@ -75,6 +77,7 @@ def base_config() -> ConfigDict:
     config.log.every = 50  # steps
     config.log.images_every = 1000  # steps; 0: no pictures
     config.log.num_images = 4
+    config.log.sample_ids = True  # keep the record ids of every sample in WORKDIR/samples
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices that `model` leaves
@@ -153,3 +156,37 @@ def make_debug(config: ConfigDict) -> None:
     config.log.every = 1
     config.log.images_every = 2
     config.log.num_images = 2
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks what a config file returned: sections, keys and types are those of `base_config`.
+
+    Sections that are empty there (`model`, `objectives`, …) are checked by what they configure.
+
+    Args:
+      config: of any file.
+
+    Raises:
+      ValueError: for a missing section, an unknown key, or a value of another type.
+    """
+    _check_section("", config, base_config())
+
+
+def _check_section(path: str, section: ConfigDict, base: ConfigDict) -> None:
+    if not isinstance(section, ConfigDict):
+        got = type(section).__name__
+        raise ValueError(f"config{path} must be a ConfigDict, got {got}. See configs/common.py.")
+    unknown = sorted(set(section.keys()) - set(base.keys()))
+    missing = sorted(set(base.keys()) - set(section.keys())) if not path else []
+    if (unknown and base.keys()) or missing:
+        what = f"unknown: {unknown}" if unknown else f"missing: {missing}"
+        raise ValueError(f"config{path} must have the keys {sorted(base.keys())}, got {what}.")
+    for key in set(section.keys()) & set(base.keys()):
+        value, example = section[key], base[key]
+        if isinstance(example, ConfigDict):
+            _check_section(f"{path}.{key}", value, example)
+            continue
+        kinds = {float: (float, int), tuple: (tuple, list)}.get(type(example), type(example))
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(example, bool):
+            wanted, got = type(example).__name__, repr(value)
+            raise ValueError(f"config{path}.{key} must be a {wanted}, got {got}. Correct it.")

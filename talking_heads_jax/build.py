@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from talking_heads_jax.assets import home_folder, locate_asset
+from talking_heads_jax.batch import FaceInputs, FramePair
 from talking_heads_jax.errors import AssetNotFoundError, ConfigError, requirement
+from talking_heads_jax.evaluation.clips import Clip
 from talking_heads_jax.models.base import Phase, TalkingHead
 from talking_heads_jax.models.registry import build_model as build_registered
 from talking_heads_jax.models.registry import build_phases as build_registered_phases
@@ -23,14 +26,17 @@ from talking_heads_jax.serialization.tensors import flatten, read_tensors, unfla
 from talking_heads_jax.train.ema import Ema
 from talking_heads_jax.train.optimizers import Optimizer, adam
 from talking_heads_jax.train.phases import required_helpers, trained_networks
+from talking_heads_jax.train.program import StepProgram, make_program
 from talking_heads_jax.train.recipe import Stage
 from talking_heads_jax.train.schedules import Clock, build_schedule
-from talking_heads_jax.train.sharding import make_mesh
+from talking_heads_jax.train.sharding import SpecRule, make_mesh
 from talking_heads_jax.train.step import HelperFn
 from talking_heads_jax.train.trainer import Loader, Trainer
 from talking_heads_jax.typing import PyTree
 
 Config = Mapping[str, Any]
+
+_FULL_MESH = 5023  # vertices of the face meshes in use; only sizes the shapes of `batch_shapes`
 
 
 def enable_compilation_cache() -> None:
@@ -288,6 +294,120 @@ def build_loader(config: Config) -> Any:
     )
 
 
+def open_clips(
+    folder: Path,
+    *,
+    split: str,
+    resolution: int | None = None,
+    max_clips: int | None = None,
+    max_frames: int | None = None,
+) -> dict[str, Clip]:
+    """The clips of a prepared data set by name, with masks and landmarks where it has them.
+
+    Args:
+      folder: the data set.
+      split: of it.
+      resolution: height and width of the frames; None for the stored size.
+      max_clips: at most so many, spread evenly over the table.
+      max_frames: of each clip, from its start.
+
+    Raises:
+      DataError: the data set is missing, damaged, too small or of another version.
+    """
+    from data_pipeline.loaders import make_eval_pairs
+
+    clips = make_eval_pairs(
+        {"folder": str(folder), "resolution": resolution},
+        split=split,
+        max_clips=max_clips,
+        max_frames=max_frames,
+    )
+    columns = ("image", "mask", "landmarks68_px")
+    found = {}
+    for clip_id, frames in clips:
+        images, masks, landmarks = (frames.column(name) for name in columns)
+        found[clip_id] = Clip(clip_id, images, frames.identity_id, masks, landmarks)
+    return found
+
+
+def build_program(
+    config: Config, mesh: Mesh, *, batch_size: int | None = None, num_samples: int = 1000
+) -> StepProgram:
+    """The training step as `run_train.py` compiles it, with shapes in place of arrays.
+
+    Args:
+      config: the whole config.
+      mesh: the devices, which need not exist here.
+      batch_size: over all devices; default: the config's.
+      num_samples: examples in one pass over the data; only moves the schedule.
+
+    Raises:
+      TalkingHeadsError: whatever is wrong with the config.
+    """
+    config = config_values(config)
+    if batch_size is not None:
+        config["data"]["batch_size"] = batch_size
+    model = build_model(config)
+    stage = build_stage(config, model, num_samples=num_samples)
+    helpers, helper_params = build_helpers(config, stage.phases)
+    return make_program(
+        model,
+        stage,
+        batch_shapes(config),
+        mesh=mesh,
+        rules=_mesh_rules(config),
+        helpers=helpers,
+        helper_params=helper_params,
+    )
+
+
+def batch_shapes(config: Config) -> FramePair:
+    """The global batch that a config trains on, as shapes.
+
+    Args:
+      config: the whole config; with `data.angles` a pair has angles and vertices too.
+    """
+    batch, side = config["data"]["batch_size"], config["model"]["resolution"]
+    shapes = {"image": (batch, side, side, 3)}
+    if config["data"]["angles"]:
+        shapes |= {"angles": (batch, 3), "vertices": (batch, _FULL_MESH, 3)}
+    inputs = FaceInputs(
+        **{name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    )
+    return FramePair(inputs, inputs)
+
+
+def _mesh_rules(config: Config) -> tuple[SpecRule, ...]:
+    return tuple((pattern, tuple(spec)) for pattern, spec in config["mesh"]["rules"])
+
+
+def _check_values(config: Config, model: TalkingHead) -> None:
+    """Raises for values that a run would trip over only after it has made its folder."""
+    data, checkpoint = config["data"], config["checkpoint"]
+    if data["resolution"] not in (0, None, model.resolution):
+        raise ConfigError(
+            requirement(
+                "data.resolution",
+                "equal model.resolution",
+                (data["resolution"], model.resolution),
+                "Set both.",
+            )
+        )
+    for name, value in (
+        ("checkpoint.every", checkpoint["every"]),
+        ("log.every", config["log"]["every"]),
+    ):
+        if value < 1:
+            raise ConfigError(requirement(name, "be at least 1 step", value, "Correct it."))
+    folders = {"checkpoint.resume_from": checkpoint["resume_from"]}
+    folders |= {f"checkpoint.init_from.{k}": v for k, v in checkpoint["init_from"].items()}
+    for name, folder in folders.items():
+        if folder and not Path(folder).is_dir():
+            raise ConfigError(
+                requirement(name, "be a checkpoint folder", folder, "Check the path.")
+            )
+
+
 def build_trainer(
     config: Config,
     workdir: Path,
@@ -311,6 +431,7 @@ def build_trainer(
     enable_compilation_cache()
     config = config_values(config)
     model = build_model(config)
+    _check_values(config, model)
     # What can be refused without reading data is refused before it is read.
     helpers, helper_params = build_helpers(config, build_phases(config, model))
     mesh = build_mesh(config, devices)
@@ -327,10 +448,11 @@ def build_trainer(
         seed=config["seed"],
         helpers=helpers,
         helper_params=helper_params,
-        sharding_rules=tuple((pattern, tuple(spec)) for pattern, spec in config["mesh"]["rules"]),
+        sharding_rules=_mesh_rules(config),
         log_every=log["every"],
         images_every=log["images_every"],
         num_images=log["num_images"],
+        log_sample_ids=log["sample_ids"],
         save_every=checkpoint["every"],
         keep=checkpoint["keep"],
         keep_period=checkpoint["keep_period"] or None,

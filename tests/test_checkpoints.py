@@ -149,12 +149,12 @@ def test_load_model_names_what_is_wrong_with_a_folder(tmp_path, model, variables
         "schema 1": broken("c", lambda f: edit(f, schema=99)),
         "be registered": broken("d", lambda f: edit(f, name="other")),
         "be known": broken("e", lambda f: edit(f, arguments={"depth": 3})),
-        "no generator": broken("f", lambda f: shutil.rmtree(f / "state" / "generator.params")),
+        "generator.params.*intact": broken(
+            "f", lambda f: shutil.rmtree(f / "state" / "generator.params")
+        ),
         "fit the model": broken("g", lambda f: edit(f, arguments=SMALL | {"num_keypoints": 3})),
         "no finished step": broken("h", lambda f: shutil.rmtree(f / "state")),
-        "readable state": broken(
-            "i", lambda f: shutil.rmtree(f / "state" / "generator.params" / "d")
-        ),
+        "intact": broken("i", lambda f: shutil.rmtree(f / "state" / "generator.params" / "d")),
     }
     for word, folder in cases.items():
         with pytest.raises(CheckpointError, match=word) as caught:
@@ -200,7 +200,7 @@ def test_restore_falls_back_to_the_last_readable_step(tmp_path, model, shapes):
     shutil.rmtree(tmp_path / "checkpoints" / "2" / "generator.params" / "d")
     with TrainingCheckpoints(tmp_path, model=model) as checkpoints:
         assert int(checkpoints.restore(_state(shapes, 0))[0]["step"]) == 1
-        with pytest.raises(CheckpointError, match="readable"):
+        with pytest.raises(CheckpointError, match="no such folder"):
             checkpoints.restore(_state(shapes, 0), step=2)
 
 
@@ -246,7 +246,10 @@ def test_load_model_reads_a_training_folder(tmp_path, model, shapes):
     for name, part in loaded.info["parameters"].items():
         tree = {"params": expected[name][part], **expected[name]["collections"]}
         _assert_equal(loaded.variables[name], tree)
-    shutil.rmtree(tmp_path / "checkpoints" / "2" / "generator.ema_params" / "d")
+    averages = tmp_path / "checkpoints" / "2" / "generator.ema_params"
+    shutil.rmtree(averages / "d")
+    assert load_model(tmp_path).info["step"] == 1
+    shutil.rmtree(averages)  # the raw parameters of step 2 must not stand in for them
     assert load_model(tmp_path).info["step"] == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from talking_heads_jax.checkpoints import TrainingCheckpoints, load_model, read_description
+from talking_heads_jax.checkpoints import TrainingCheckpoints, load_model, restore_other_run
 from talking_heads_jax.errors import CheckpointError, ConfigError, requirement
 from talking_heads_jax.models.base import TalkingHead
 from talking_heads_jax.train.phases import trained_networks
@@ -111,7 +111,7 @@ def start(
         _check_position(extra, position(stage, seed, int(state.step)))
         return Start(put_state(state, sharding), sharding, f"step {int(state.step)} of this run")
     if stage.resume_from:
-        state = _restore_other(Path(stage.resume_from), model, target)
+        state, _ = restore_other_run(Path(stage.resume_from), target, model=model)
         origin = f"step {int(state.step)} of {stage.resume_from}"
         return Start(put_state(state, sharding), sharding, origin)
     names = stage_networks(model, stage)
@@ -135,13 +135,6 @@ def _check_position(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None
                     "Choose another --workdir and set checkpoint.resume_from to this one.",
                 )
             )
-
-
-def _restore_other(folder: Path, model: TalkingHead, target: PyTree) -> TrainState:
-    config = read_description(folder)["config"]
-    with TrainingCheckpoints(folder, model=model, config=config) as other:
-        state, _ = other.restore(target)
-    return state
 
 
 def _load_network(name: str, folder: Path, fresh: Mapping[str, PyTree]) -> PyTree:

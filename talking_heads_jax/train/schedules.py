@@ -43,11 +43,13 @@ class Clock:
 
         Raises:
           ArgumentError: for an unknown unit.
-          ConfigError: for a negative amount.
+          ConfigError: for an amount that is negative or not finite.
         """
         check_choice("unit of a duration", unit, UNITS)
-        if amount < 0:
-            raise ConfigError(requirement("a duration", "be >= 0", amount, f"Unit: {unit}."))
+        if not 0 <= amount < float("inf"):
+            raise ConfigError(
+                requirement("a duration", "be >= 0 and finite", amount, f"Unit: {unit}.")
+            )
         if unit == "steps":
             return round(amount)
         if unit == "samples":

@@ -116,7 +116,22 @@ def put_state(state: PyTree, sharding: PyTree) -> PyTree:
       state: a tree of arrays, the same on every process.
       sharding: one sharding for all, or a tree of them.
     """
-    return jax.device_put(state, sharding)
+    if jax.process_count() == 1:
+        return jax.device_put(state, sharding)
+    if isinstance(sharding, NamedSharding):
+        sharding = jax.tree.map(lambda _: sharding, state)
+    return jax.tree.map(_put_on_all, state, sharding)
+
+
+def _put_on_all(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """Every process places the parts its devices hold; nothing travels between processes."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        data = _put_on_all(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:

@@ -2,30 +2,34 @@
 
 import collections
 import contextlib
-import signal
-import time
+import errno
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from talking_heads_jax.batch import FramePair
 from talking_heads_jax.checkpoints import TrainingCheckpoints
-from talking_heads_jax.errors import DataError, NonFiniteError, requirement
+from talking_heads_jax.errors import CheckpointError, DataError, NonFiniteError, requirement
 from talking_heads_jax.models.base import TalkingHead
+from talking_heads_jax.train.distributed import compile_together, meet
 from talking_heads_jax.train.recipe import Stage
 from talking_heads_jax.train.restoration import position, start
 from talking_heads_jax.train.rng import run_key, stream
-from talking_heads_jax.train.sharding import SpecRule, prefetch, replicated
+from talking_heads_jax.train.sample_log import SampleLog
+from talking_heads_jax.train.sharding import SpecRule, prefetch, put_state, replicated
 from talking_heads_jax.train.state import TrainState, network_variables
 from talking_heads_jax.train.step import HelperFn, make_train_step
+from talking_heads_jax.train.termination import Termination
+from talking_heads_jax.train.throughput import Throughput, summary
 from talking_heads_jax.train.writers import MetricWriter, create_writer, labelled_grid
 from talking_heads_jax.typing import PyTree
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Loader(Protocol):
@@ -60,6 +64,7 @@ class Trainer:
         save_every: int = 1000,
         keep: int = 3,
         keep_period: int | None = None,
+        log_sample_ids: bool = True,
         progress: bool = True,
     ) -> None:
         """Keeps its arguments; files and arrays are made by `run`.
@@ -81,6 +86,7 @@ class Trainer:
           save_every: steps between two checkpoints; the last step is always saved.
           keep: newest checkpoints to keep.
           keep_period: also keep the steps divisible by it.
+          log_sample_ids: keep the record ids of every sample in `samples/`.
           progress: show a progress bar.
         """
         self._model, self._stage, self._mesh, self._loader = model, stage, mesh, loader
@@ -92,7 +98,8 @@ class Trainer:
         self._num_images, self._save_every = num_images, save_every
         self._keep, self._keep_period = keep, keep_period
         self._progress = progress and jax.process_index() == 0
-        self._terminated = False
+        self._log_sample_ids = log_sample_ids
+        self._termination = Termination(mesh)
 
     def run(self) -> TrainState:
         """Trains until the stage's last step, or until SIGTERM; both save a checkpoint.
@@ -105,6 +112,7 @@ class Trainer:
           DataError: the loader ended before the stage.
           CheckpointError: what should be restored is missing or does not fit.
         """
+        clock = Throughput(self._stage.batch_size, self._log_every)
         checkpoints = TrainingCheckpoints(
             self._workdir,
             model=self._model,
@@ -112,30 +120,54 @@ class Trainer:
             keep=self._keep,
             keep_period=self._keep_period,
         )
-        with checkpoints, _sigterm_sets(self), contextlib.closing(self._loader):
-            begun = start(
-                self._model,
-                self._stage,
-                checkpoints,
-                mesh=self._mesh,
-                rules=self._rules,
-                seed=self._seed,
-            )
+        with (
+            _full_disk_is_told(checkpoints),
+            checkpoints,
+            self._termination.on_sigterm(),
+            contextlib.closing(self._loader),
+        ):
+            with clock.overhead():
+                begun = start(
+                    self._model,
+                    self._stage,
+                    checkpoints,
+                    mesh=self._mesh,
+                    rules=self._rules,
+                    seed=self._seed,
+                )
             first = int(begun.state.step)
             self._say(f"training '{self._stage.name}': {begun.origin}")
-            writer = create_writer(
-                self._workdir, start_step=first, primary=jax.process_index() == 0
-            )
-            with contextlib.closing(writer):
-                return self._loop(begun.state, begun.sharding, checkpoints, writer)
+            with contextlib.ExitStack() as files:
+                writer = create_writer(
+                    self._workdir, start_step=first, primary=jax.process_index() == 0
+                )
+                files.enter_context(contextlib.closing(writer))
+                samples = self._open_sample_log(first)
+                if samples is not None:
+                    files.enter_context(contextlib.closing(samples))
+                return self._loop(
+                    begun.state, begun.sharding, _Records(checkpoints, writer, samples, clock)
+                )
+
+    def _open_sample_log(self, first: int) -> SampleLog | None:
+        if not self._log_sample_ids:
+            return None
+        processes = jax.process_count()
+        return SampleLog(
+            self._workdir,
+            start_step=first,
+            batch=self._stage.batch_size // processes,
+            process=jax.process_index(),
+            processes=processes,
+        )
 
     def _loop(
         self,
         state: TrainState,
         sharding: PyTree,
-        checkpoints: TrainingCheckpoints,
-        writer: MetricWriter,
+        records: "_Records",
     ) -> TrainState:
+        writer, clock = records.writer, records.clock
         stage, first = self._stage, int(state.step)
         step_fn = make_train_step(
             self._model.networks,
@@ -149,43 +181,53 @@ class Trainer:
         )
         panels = self._compile_panels()
         key = stream(run_key(self._seed), "steps")
-        key, helper_params = jax.device_put((key, self._helper_params), replicated(self._mesh))
+        key, helper_params = put_state((key, self._helper_params), replicated(self._mesh))
         batches = prefetch(self._host_batches(first), self._mesh)
-        log = _Log(stage.batch_size, self._log_every)
         unchecked: collections.deque[tuple[int, dict]] = collections.deque()
+
+        def busy() -> bool:
+            return bool(unchecked) and not unchecked[-1][1]["nonfinite/any"].is_ready()
+
+        meet("the loop begins")
         bar = tqdm(total=stage.num_steps, initial=first, unit="step", disable=not self._progress)
         with bar:
             for step in range(first + 1, stage.num_steps + 1):
-                stopping = self._terminated  # read once: the signal may come at any moment
+                stopping = self._termination.agreed()
                 boundary = stopping or self._is_boundary(step)
-                with log.waiting_for_data():
-                    pair, _ = next(batches)
+                with clock.waiting_for_data(busy):
+                    pair, record_ids = next(batches)
                 # The first call compiles, which is no training either.
-                with log.overhead() if step == first + 1 else contextlib.nullcontext():
+                with clock.overhead() if step == first + 1 else contextlib.nullcontext():
+                    if step == first + 1:
+                        step_fn = compile_together(step_fn, state, pair, helper_params, key)
                     state, metrics = step_fn(state, pair, helper_params, key)
+                if records.samples is not None:
+                    records.samples.add(step, record_ids)
                 unchecked.append((step, metrics))
                 # One step behind: the device works on `step` while the one before is read.
                 # Nothing is lost by that, a halted state does not change any more.
                 while len(unchecked) > (0 if boundary else 1):
-                    self._check(*unchecked.popleft(), state, checkpoints)
-                log.add(step, metrics)
+                    self._check(*unchecked.popleft(), state, records)
+                clock.add(step, metrics)
                 bar.update()
                 if step % self._log_every == 0 or step == stage.num_steps:
-                    scalars = log.flush()
+                    scalars = clock.flush()
                     writer.write_scalars(step, scalars)
-                    bar.set_postfix_str(_summary(scalars))
+                    bar.set_postfix_str(summary(scalars))
                 if self._images_every and step % self._images_every == 0:
-                    with log.overhead():
+                    with clock.overhead():
                         pictures = jax.device_get(panels(state, pair))
                         grid = labelled_grid(pictures, rows=self._num_images)
                         writer.write_images(step, {"panels": grid})
                 if boundary:
-                    with log.overhead():
-                        self._save(state, checkpoints)
+                    with clock.overhead():
+                        self._save(state, records)
                 if stopping:
                     self._say(f"SIGTERM: saved step {step}, stopping")
                     break
-        checkpoints.wait()
+        with clock.overhead():
+            records.checkpoints.wait()
+        self._say(_last_line(first, int(state.step), clock))
         return state
 
     def _is_boundary(self, step: int) -> bool:
@@ -208,7 +250,7 @@ class Trainer:
         )
 
     def _check(
-        self, step: int, metrics: Mapping[str, Any], state: TrainState, checkpoints: Any
+        self, step: int, metrics: Mapping[str, Any], state: TrainState, records: "_Records"
     ) -> None:
         if not float(metrics["nonfinite/any"]):
             return
@@ -217,8 +259,8 @@ class Trainer:
             for name, value in metrics.items()
             if name.startswith("nonfinite/") and name != "nonfinite/any" and float(value)
         )
-        saved = self._save(state.replace(halted=jax.numpy.zeros_like(state.halted)), checkpoints)
-        checkpoints.wait()
+        saved = self._save(state.replace(halted=jax.numpy.zeros_like(state.halted)), records)
+        records.checkpoints.wait()
         raise NonFiniteError(
             requirement(
                 f"losses and gradients of step {step}",
@@ -229,9 +271,11 @@ class Trainer:
             )
         )
 
-    def _save(self, state: TrainState, checkpoints: TrainingCheckpoints) -> int:
+    def _save(self, state: TrainState, records: "_Records") -> int:
         step = int(state.step)
-        checkpoints.save(step, state, position(self._stage, self._seed, step))
+        if records.samples is not None:
+            records.samples.flush()  # a checkpoint never knows more samples than the log
+        records.checkpoints.save(step, state, position(self._stage, self._seed, step))
         return step
 
     def _compile_panels(self) -> Callable[[TrainState, FramePair], dict[str, jax.Array]]:
@@ -249,103 +293,43 @@ class Trainer:
 
     def terminate(self) -> None:
         """Makes `run` save and return after the step in progress."""
-        self._terminated = True
+        self._termination.request()
 
 
-class _Log:
-    """Means of the metrics since the last line, and where the time went."""
+class _Records(NamedTuple):
+    """What a run writes to, and its clock."""
 
-    def __init__(self, batch_size: int, log_every: int) -> None:
-        self._batch_size = batch_size
-        self._rows: collections.deque[dict] = collections.deque(maxlen=max(1, log_every))
-        self._born = self._since = time.monotonic()
-        self._stall = self._other = self._unproductive = 0.0
-        self._step, self._examples = 0, 0
-
-    @contextlib.contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
-        """Times the wait for a batch."""
-        before = time.monotonic()
-        yield
-        self._stall += time.monotonic() - before
-
-    @contextlib.contextmanager
-    def overhead(self) -> Iterator[None]:
-        """Times what is neither waiting nor training."""
-        before = time.monotonic()
-        yield
-        self._other += time.monotonic() - before
-
-    def add(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Takes the metrics of a step, still on the device."""
-        self._rows.append(dict(metrics))
-        self._step, self._examples = step, self._examples + self._batch_size
-
-    def flush(self) -> dict[str, float]:
-        """The scalars of the window, and throughput; waits for the last step.
-
-        Images per second count waiting for data, but not compilation, saving and pictures.
-        """
-        rows = jax.device_get(list(self._rows))
-        scalars = window_means(rows)
-        now = time.monotonic()
-        window = max(now - self._since, 1e-9)
-        self._unproductive += self._stall + self._other
-        scalars["perf/images_per_second"] = self._examples / max(window - self._other, 1e-9)
-        scalars["perf/input_stall"] = self._stall / window
-        scalars["perf/goodput"] = 1.0 - self._unproductive / max(now - self._born, 1e-9)
-        scalars["samples"] = float(self._step * self._batch_size)
-        self._rows.clear()
-        self._since, self._stall, self._other, self._examples = now, 0.0, 0.0, 0
-        return scalars
+    checkpoints: TrainingCheckpoints
+    writer: MetricWriter
+    samples: SampleLog | None
+    clock: Throughput
 
 
-def window_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of metrics over steps; a phase with an interval counts where it ran.
-
-    Args:
-      rows: the metrics of each step, on the host.
-
-    Returns:
-      Metric -> mean; without those of phases that never ran, and without `nonfinite/...` zeros.
-    """
-    means = {}
-    for name in rows[0] if rows else ():
-        kind, _, rest = name.partition("/")
-        if kind == "nonfinite":
-            continue
-        values = np.array([float(row[name]) for row in rows])
-        phase = f"active/{rest.split('/')[0]}"
-        if kind in ("loss", "grad_norm") and phase in rows[0]:
-            values = values[np.array([bool(row[phase]) for row in rows])]
-        if values.size:
-            means[name] = float(values[-1] if kind == "learning_rate" else values.mean())
-    return means
-
-
-def _summary(scalars: Mapping[str, float]) -> str:
-    totals = [
-        f"{name.split('/')[1]} {value:.3g}"
-        for name, value in scalars.items()
-        if name.startswith("loss/") and name.endswith("/total")
-    ]
-    speed = f"{scalars['perf/images_per_second']:.1f} images/s"
-    return ", ".join([*totals, speed, f"stall {scalars['perf/input_stall']:.0%}"])
+def _last_line(first: int, last: int, clock: Throughput) -> str:
+    if last == first:
+        return f"step {last}: nothing was left to train"
+    totals = clock.totals()
+    return (
+        f"step {last}: {last - first} steps in {totals.seconds:.0f} s, goodput "
+        f"{totals.goodput:.1%}, input stall {totals.input_stall:.1%}"
+    )
 
 
 @contextlib.contextmanager
-def _sigterm_sets(trainer: Trainer) -> Iterator[None]:
-    """While inside, SIGTERM asks the trainer to stop; only the main thread may do this."""
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        trainer.terminate()
-
-    try:
-        previous = signal.signal(signal.SIGTERM, handler)
-    except ValueError:  # not the main thread
-        yield
-        return
+def _full_disk_is_told(checkpoints: TrainingCheckpoints) -> Iterator[None]:
+    """A log that cannot grow ends the run like a checkpoint that cannot: in one line."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    except OSError as error:
+        if error.errno not in _FULL_DISK:
+            raise
+        good = checkpoints.latest_step()
+        kept = f"Checkpoint {good} is intact" if good is not None else "There is no checkpoint"
+        raise CheckpointError(
+            requirement(
+                "the training folder",
+                "have room for the logs",
+                f"{os.strerror(error.errno)}{f' ({error.filename})' if error.filename else ''}",
+                f"{kept}; free space, then run the same command: it continues from there.",
+            )
+        ) from error

@@ -7,6 +7,7 @@ images)`, `flush`, `close`.
 import json
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,7 +85,11 @@ def _up_to(line: str, step: int) -> bool:
 
 
 class TensorBoardWriter:
-    """Event files that TensorBoard reads, through tensorboardX."""
+    """Event files that TensorBoard reads, through tensorboardX.
+
+    Every call writes at once. tensorboardX's own writer hands over to a thread, and waits for it
+    for ever once the disk was full: here the caller gets the error.
+    """
 
     def __init__(self, folder: Path, *, start_step: int = 0) -> None:
         """Starts an event file.
@@ -93,29 +98,43 @@ class TensorBoardWriter:
           folder: of the event files.
           start_step: TensorBoard hides what an interrupted run logged after it.
         """
-        import tensorboardX
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
 
-        self._writer = tensorboardX.SummaryWriter(
-            str(folder), purge_step=start_step + 1 if start_step else None
-        )
+        self._summary, self._protocol = summary, event_pb2
+        folder.mkdir(parents=True, exist_ok=True)
+        # Two starts within a second must not share a file.
+        suffix = f".{os.getpid()}.{start_step}.{time.monotonic_ns()}"
+        self._events = EventsWriter(str(folder / "events"), suffix)
+        if start_step:
+            begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(start_step + 1, session_log=begin)
+
+    def _write(self, step: int, **content: Any) -> None:
+        event = self._protocol.Event(wall_time=time.time(), step=step, **content)
+        self._events.write_event(event)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds one point to each curve."""
         for name, value in scalars.items():
-            self._writer.add_scalar(name, float(value), step)
+            self._write(step, summary=self._summary.scalar(name, float(value)))
+        self.flush()
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Adds pictures."""
         for name, image in images.items():
-            self._writer.add_image(name, to_uint8(image), step, dataformats="HWC")
+            picture = self._summary.image(name, to_uint8(image), dataformats="HWC")
+            self._write(step, summary=picture)
+        self.flush()
 
     def flush(self) -> None:
         """Flushes the event file."""
-        self._writer.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Closes the event file."""
-        self._writer.close()
+        self._events.close()
 
 
 class MultiWriter:

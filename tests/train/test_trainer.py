@@ -1,21 +1,28 @@
 """The loop: resume equals uninterrupted bit for bit, restoration order, stops, logs, pictures."""
 
+import errno
 import json
 import os
+import re
 import signal
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
 
+from talking_heads_jax.checkpoints import TrainingCheckpoints
 from talking_heads_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from talking_heads_jax.models.base import ObjectiveResult, Phase
 from talking_heads_jax.train.ema import Ema
 from talking_heads_jax.train.optimizers import adam
 from talking_heads_jax.train.recipe import Stage
+from talking_heads_jax.train.sample_log import read_sample_log
 from talking_heads_jax.train.sharding import make_mesh
-from talking_heads_jax.train.trainer import Trainer, window_means
+from talking_heads_jax.train.trainer import Trainer
+from talking_heads_jax.train.writers import JsonLinesWriter
 from tests.train.toy import ToyHead, ToyLoader, toy_batch, toy_phases
 
 MODEL = ToyHead()
@@ -56,6 +63,17 @@ def assert_identical(ours, theirs):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=name)
 
 
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in folder.rglob("*")
+    }
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
@@ -70,15 +88,16 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, uninterr
     state = trainer(tmp_path, 4).run()
     assert int(state.step) == 4
     assert_identical(state, uninterrupted[1])
-    ours, theirs = (
-        [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-        for folder in (tmp_path, uninterrupted[0])
-    )
+    ours, theirs = (metrics(folder) for folder in (tmp_path, uninterrupted[0]))
     assert [row["step"] for row in ours] == [2, 4]
     for mine, its in zip(ours, theirs, strict=True):
         assert {k: v for k, v in mine.items() if not k.startswith("perf/")} == {
             k: v for k, v in its.items() if not k.startswith("perf/")
         }
+    log = Path("samples", "from_0000000000_process_0_of_1.bin")
+    assert (tmp_path / log).read_bytes() == (uninterrupted[0] / log).read_bytes()
+    for step, ids in read_sample_log(tmp_path).items():
+        np.testing.assert_array_equal(ids, toy_batch(seed=999 + step).record_ids)
 
 
 @pytest.mark.integration
@@ -93,13 +112,73 @@ def test_another_sample_order_gives_another_state(tmp_path, uninterrupted):
     state = trainer(tmp_path, 4, loader=Shifted()).run()
     with pytest.raises(AssertionError):
         assert_identical(state, uninterrupted[1])
+    ours, theirs = read_sample_log(tmp_path), read_sample_log(uninterrupted[0])
+    assert [np.array_equal(ours[step], theirs[step]) for step in range(1, 5)] == [1, 1, 0, 0]
+
+
+@pytest.mark.integration
+def test_a_run_goes_around_a_damaged_checkpoint_and_ends_the_same(tmp_path, uninterrupted, caplog):
+    trainer(tmp_path, 4).run()
+    newest = tmp_path / "checkpoints" / "4"
+    victim = next(path for path in newest.rglob("d/*") if path.is_file())
+    victim.write_bytes(victim.read_bytes()[:-1])
+    state = trainer(tmp_path, 4).run()
+    assert "damaged checkpoint 4" in caplog.text
+    assert_identical(state, uninterrupted[1])
+    assert newest.is_dir() and newest.with_name("4.damaged").is_dir()
+    assert int(trainer(tmp_path, 4).run().step) == 4  # it is whole again
+    log = Path("samples", "from_0000000000_process_0_of_1.bin")
+    assert (tmp_path / log).read_bytes() == (uninterrupted[0] / log).read_bytes()
+
+
+@pytest.mark.integration
+def test_a_full_disk_stops_the_run_in_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    trainer(tmp_path, 2).run()
+    monkeypatch.setattr(JsonLinesWriter, "write_scalars", full)
+    with pytest.raises(CheckpointError, match=r"No space left.*Checkpoint 2 is intact") as caught:
+        trainer(tmp_path, 4).run()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.integration
+def test_goodput_and_stall_see_a_slow_loader_and_a_slow_save(tmp_path, monkeypatch, capsys):
+    """Lower bounds: the machine may be slower than the pauses, never faster."""
+    pause = 0.2
+
+    class Slow(ToyLoader):
+        def iterate(self, start_step):
+            for pair in super().iterate(start_step):
+                time.sleep(pause)
+                yield pair
+
+    save = TrainingCheckpoints.save
+
+    def slow_save(*arguments):
+        time.sleep(pause)
+        save(*arguments)
+
+    monkeypatch.setattr(TrainingCheckpoints, "save", slow_save)
+    begun = time.monotonic()
+    trainer(tmp_path, 5, loader=Slow(), save_every=1, log_every=5, progress=True).run()
+    wall = time.monotonic() - begun
+    row = metrics(tmp_path)[-1]
+    assert row["perf/input_stall"] * wall >= 5 * pause
+    # The last of the five saves comes after the line.
+    assert (1 - row["perf/goodput"]) * wall >= (5 + 4) * pause
+    shown = capsys.readouterr()
+    assert re.search(r"step 5: 5 steps in \d+ s, goodput [\d.]+%, input stall [\d.]+%", shown.out)
 
 
 @pytest.mark.integration
 def test_restoration_prefers_own_then_resume_from_then_fresh(tmp_path, uninterrupted):
     elsewhere, whole = uninterrupted
     options = {"resume_from": str(elsewhere)}
+    before = contents(elsewhere)
     state = trainer(tmp_path / "a", 4, options=options).run()
+    assert contents(elsewhere) == before  # the other run is only read
     assert_identical(state, whole)  # its last step is done: nothing is left to train
     trainer(tmp_path / "b", 2).run()
     own = trainer(tmp_path / "b", 2, options=options).run()
@@ -208,16 +287,6 @@ def test_pictures_scalars_and_positions_are_written(tmp_path):
 def test_a_loader_that_ends_is_an_error(tmp_path):
     with pytest.raises(DataError, match="last until step 4"):
         trainer(tmp_path, 4, loader=ToyLoader(limit=1)).run()
-
-
-def test_window_means_count_a_phase_where_it_ran():
-    rows = [
-        {"loss/lazy/a": 4.0, "active/lazy": 1.0, "loss/g/a": 1.0, "learning_rate/g": 3.0},
-        {"loss/lazy/a": 0.0, "active/lazy": 0.0, "loss/g/a": 3.0, "learning_rate/g": 2.0},
-    ]
-    means = window_means(rows)
-    assert means["loss/lazy/a"] == 4 and means["loss/g/a"] == 2 and means["learning_rate/g"] == 2
-    assert means["active/lazy"] == 0.5
 
 
 def test_stage_refuses_a_batch_that_does_not_split():

@@ -1,5 +1,6 @@
 """Logs on disk: what is kept after a crash, and how pictures are laid out."""
 
+import errno
 import json
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from talking_heads_jax.train.writers import (
     JsonLinesWriter,
+    TensorBoardWriter,
     create_writer,
     labelled_grid,
     to_uint8,
@@ -58,6 +60,27 @@ def test_tensorboard_receives_scalars_and_images(tmp_path):
     writer.close()
     content = next((tmp_path / "tensorboard").iterdir()).read_bytes()
     assert b"loss/generator/total" in content and b"panels" in content
+
+
+def test_tensorboard_on_a_full_disk_raises_and_does_not_wait(tmp_path, monkeypatch):
+    """It once waited for ever, for a thread that the same error had ended."""
+    events = pytest.importorskip(
+        "tensorboardX.event_file_writer", reason="tensorboardX is not installed"
+    )
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(events.RecordWriter, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        TensorBoardWriter(tmp_path)
+    monkeypatch.undo()
+    writer = TensorBoardWriter(tmp_path)
+    monkeypatch.setattr(events.RecordWriter, "write", full)
+    for _ in range(20):  # more than any queue in between holds
+        with pytest.raises(OSError, match="No space left"):
+            writer.write_scalars(1, {f"loss/{index}": 1.0 for index in range(20)})
+    writer.close()
 
 
 def test_labelled_grid_has_a_column_per_panel_and_a_row_per_example():
