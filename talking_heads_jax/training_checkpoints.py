@@ -12,7 +12,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ from talking_heads_jax.errors import CheckpointError, DamagedCheckpointError, re
 from talking_heads_jax.models.base import TalkingHead
 from talking_heads_jax.typing import PyTree
 
+_LOCK = ".lock"
 _DAMAGED = ".damaged"  # follows the number of a step that was set aside
 _THREAD_PATIENCE_S = 60.0
 _log = logging.getLogger(__name__)
@@ -86,11 +87,38 @@ class TrainingCheckpoints:
         self._description: tuple[TalkingHead, Mapping[str, Any] | None] | None = (model, config)
         self._manager: Any = None  # of Orbax; reading does without
         self._pending: int | None = None
+        self._lock: IO[str] | None = None
         with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock_or_raise()
             self._remove_partial()
             if not (self._folder / "model.json").exists():
                 self._describe()
+
+    def _lock_or_raise(self) -> None:
+        """Two runs in one folder would remove each other's half-written steps."""
+        if jax.process_index() != 0:
+            return
+        lock = (self._folder / _LOCK).open("a")
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not a POSIX system: runs without a lock
+            pass
+        except BlockingIOError as error:
+            lock.close()
+            raise CheckpointError(
+                requirement(
+                    f"the training folder {self._folder}",
+                    "be used by one run at a time",
+                    "another run that has it open",
+                    "Wait for it or stop it, or choose another --workdir.",
+                )
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        self._lock = lock  # the system frees it with the process, however that ends
 
     def _describe(self) -> None:
         if self._description is not None and jax.process_index() == 0:
@@ -204,6 +232,8 @@ class TrainingCheckpoints:
             self.wait()
         finally:
             self._release()
+            if self._lock is not None:
+                self._lock.close()
 
     def _release(self) -> None:
         manager, self._manager, self._pending = self._manager, None, None

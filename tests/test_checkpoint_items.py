@@ -155,6 +155,18 @@ def test_half_written_steps_of_a_killed_run_are_no_steps_and_go(tmp_path, two_st
     assert sorted(path.name for path in steps.iterdir()) == ["1", "2", "3"]
 
 
+def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(tmp_path, two_steps):
+    folder = shutil.copytree(two_steps, tmp_path / "run")
+    with TrainingCheckpoints(folder, model=MODEL):
+        partial = folder / "checkpoints" / "3.orbax-checkpoint-tmp"  # the first run writes it now
+        partial.mkdir()
+        with pytest.raises(CheckpointError, match="one run at a time"):
+            TrainingCheckpoints(folder, model=MODEL)
+        assert partial.is_dir()
+    with TrainingCheckpoints(folder, model=MODEL) as checkpoints:
+        assert checkpoints.latest_step() == 2
+
+
 def test_checksums_cover_every_file_and_only_what_is_asked(tmp_path):
     folder = tmp_path / "state"
     save_items(folder, {"a": {"x": np.arange(4)}, "b": {"y": np.ones(3)}})

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import run_eval
 from data_pipeline.preprocess.arrays import ClipFrames, write_clips
 from talking_heads_jax.build import open_clips
 from talking_heads_jax.checkpoints import load_model
@@ -17,6 +16,7 @@ from talking_heads_jax.inference.animate import AnimateOptions, animate_clip
 from talking_heads_jax.media.image import read_image, write_image
 from talking_heads_jax.media.video import VideoReader
 from tests.evaluation.conftest import SIDE, World
+from tests.scripts import run_script
 
 # One frame at a time: then random pairs, `animate` and all else run the same compiled programs.
 ALIKE = ("--batch-size", 1, "--metrics", "l1/unit,psnr/peak1")
@@ -24,7 +24,7 @@ SAVED = ("random_pairs", "cross_identity_relative")
 
 
 def run(*arguments) -> int:
-    return run_eval.run(["run_eval.py", *map(str, arguments)])
+    return run_script("run_eval.py", arguments)
 
 
 def metrics_of(folder: Path) -> dict:

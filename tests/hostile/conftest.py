@@ -1,20 +1,13 @@
 """A checkpoint, a data set and clips that work, and what every refusal is held to."""
 
-import contextlib
 import hashlib
-import runpy
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import array_record.python.array_record_data_source  # noqa: F401  defines flags, once and for all
-import grain  # noqa: F401  the same
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from data_pipeline.preprocess.prepare import prepare_dataset
 from talking_heads_jax.checkpoints import save_model
@@ -24,6 +17,7 @@ from talking_heads_jax.media.image import write_image
 from talking_heads_jax.models.registry import build_model
 from talking_heads_jax.serialization.tensors import write_safetensors
 from tests.media.video_files import moving_frames, write_clip
+from tests.scripts import run_script
 
 MODEL = {
     "resolution": 64,
@@ -80,32 +74,14 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )
 
 
-@contextlib.contextmanager
-def _own_flags() -> Iterator[None]:
-    """Flags as in a new process: without those of a script that another test has imported."""
-    known = flags.FLAGS
-    scripts = ("run_train", "run_eval", "run_train.py", "run_eval.py")
-    foreign = {n: known[n] for n in known if known.find_module_defining_flag(n) in scripts}
-    for name in foreign:
-        delattr(known, name)
-    try:
-        with flagsaver.flagsaver():
-            yield
-    finally:
-        for name, flag in foreign.items():
-            known[name] = flag
-
-
 @pytest.fixture
-def run_program(monkeypatch: pytest.MonkeyPatch, repository: Path) -> Callable[[list[str]], int]:
+def run_program() -> Callable[[list[str]], int]:
     """Runs `prepare ...`, `run_train.py ...` and so on in this process; returns the status."""
 
     def run(arguments: list[str]) -> int:
         arguments = [str(argument) for argument in arguments]
         if arguments[0].endswith(".py"):
-            monkeypatch.setattr(sys, "argv", arguments)  # ml_collections looks there for overrides
-            with _own_flags():
-                return runpy.run_path(str(repository / arguments[0]))["run"](arguments)
+            return run_script(arguments[0], arguments[1:])
         try:
             return main(arguments)
         except SystemExit as stop:
