@@ -39,8 +39,12 @@ def _processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
-def describe_run() -> dict[str, Any]:
-    """Machine, date, commit, versions, and how busy the machine is."""
+def describe_run(*, devices_used: int = 1) -> dict[str, Any]:
+    """Machine, date, commit, versions, and how busy the machine is.
+
+    Args:
+      devices_used: how many of the kind that is named; 0 where nothing ran on one.
+    """
     device = jax.devices()[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -49,7 +53,7 @@ def describe_run() -> dict[str, Any]:
         "uncommitted_changes": _git("status", "--porcelain") not in ("", "unknown"),
         "backend": jax.default_backend(),
         "device": device.device_kind,
-        "devices_used": 1,
+        "devices_used": devices_used,
         "processor": _processor(),
         "cores": cores,
         "system": platform.platform(),

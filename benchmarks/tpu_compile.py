@@ -53,7 +53,7 @@ class Attempt(NamedTuple):
 
     Attributes:
       batch: examples a chip.
-      status: 'fits', 'too large' or 'no time'.
+      status: 'fits', 'too large', 'no time' or 'failed'.
       needed: bytes a chip, as far as known.
       limit: bytes a chip may use, as far as known.
       report: what the compiled program says of itself; empty where there is none.
@@ -169,7 +169,10 @@ def attempt(options: argparse.Namespace, batch: int, seconds: float) -> Attempt:
         )
         return Attempt(batch, "fits", needed, None, report)
     if "RESOURCE_EXHAUSTED" not in result.stderr:
-        sys.exit(f"error: batch {batch} a chip does not compile:\n{result.stderr[-3000:]}")
+        # For instance this machine's memory: what compiled before still counts.
+        print(f"batch {batch:4} a chip: compiling failed, status {result.returncode}", flush=True)
+        print(result.stderr[-3000:], file=sys.stderr)
+        return Attempt(batch, "failed", None, None, {})
     needed, limit = refused_sizes(result.stderr)
     says = f"needs {needed / GIB:.2f} of {limit / GIB:.2f} GiB" if limit else "does not fit"
     print(f"batch {batch:4} a chip: {says}, {minutes:.1f} min", flush=True)
@@ -225,7 +228,7 @@ def search(options: argparse.Namespace) -> list[Attempt]:
     batch: int | None = options.batch_per_chip or options.first_batch
     while batch is not None:
         attempts.append(attempt(options, batch, deadline - time.monotonic()))
-        if attempts[-1].status == "no time" or options.batch_per_chip:
+        if attempts[-1].status in ("no time", "failed") or options.batch_per_chip:
             break
         batch = next_batch(attempts, CAPACITY.get(options.topology.partition(":")[0]))
     return attempts
@@ -269,7 +272,7 @@ def main() -> int:
         print_report(best.report, largest)
     if options.output:
         results = {
-            "run": describe_run(),
+            "run": describe_run(devices_used=0),
             "config": options.config,
             "set": options.set,
             "topology": options.topology,
@@ -291,7 +294,8 @@ def print_report(report: dict[str, Any], largest: bool) -> None:
     )
     for name in ("total", "state", "arguments", "temporary", "code"):
         print(f"  {name:10} {sizes[name] / GIB:8.3f} GiB a chip")
-    print(f"  {report['flops_per_chip'] / 1e12:.3f} TFLOP a chip and step, by the compiler")
+    if report["flops_per_chip"]:
+        print(f"  {report['flops_per_chip'] / 1e12:.3f} TFLOP a chip and step, by the compiler")
     print(f"  {2 * report['multiply_adds_traced_global'] / 1e12:.3f} TFLOP in all, as traced")
     for kind, entry in report["collectives"].items():
         print(f"  {kind}: {entry['count']}, {entry['bytes'] / 2**20:.1f} MiB")

@@ -126,7 +126,9 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, nargs="+", help="default: the config's")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="at least, per repeat")
-    parser.add_argument("--peak-size", type=int, default=2048, help="side of the peak's matrices")
+    # On an accelerator a small product measures how fast calls are dispatched.
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    parser.add_argument("--peak-size", type=int, default=side, help="side of the peak's matrices")
     parser.add_argument("--save-config", type=Path, help="only write the config as json")
     parser.add_argument("--output", type=Path, help="json file for the results")
     options = parser.parse_args()
@@ -138,7 +140,8 @@ def main() -> int:
     results = measure(options, config)
     peak = results["peak"]["flops_per_s"]
     print(f"{config['name']}, {results['dtype']}, {results['devices']} x {jax.devices()[0]}")
-    print(f"peak of a matrix product: {peak / 1e12:.3f} TFLOP/s a device")
+    side = options.peak_size
+    print(f"peak, a {side} x {side} matrix product: {peak / 1e12:.3f} TFLOP/s a device")
     header = ["step", "s", "pairs/s", "GFLOP a pair", "of peak", "temporary GiB"]
     rows = [
         [
@@ -153,7 +156,11 @@ def main() -> int:
     ]
     print_table(header, rows)
     if options.output:
-        info = {"run": describe_run(), "config": options.config, "set": options.set}
+        info = {
+            "run": describe_run(devices_used=results["devices"]),
+            "config": options.config,
+            "set": options.set,
+        }
         write_results(options.output, {**info, "name": config["name"], **results})
     if not all(row["finite"] for row in results["steps"].values()):
         print("error: the step gave values that are not finite", file=sys.stderr)

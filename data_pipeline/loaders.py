@@ -9,6 +9,12 @@ Letters: b batch, h w image.
 
 import contextlib
 import dataclasses
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -109,6 +115,7 @@ class TrainLoader:
       epoch_samples: samples of an epoch, over all processes: `num_samples` times the repeats.
       batch_size: samples of a step, over all processes.
       local_batch_size: samples of a step in this process.
+      fingerprint: of everything that decides what sample number n is.
     """
 
     def __init__(
@@ -117,32 +124,29 @@ class TrainLoader:
         *,
         batch_size: int,
         seed: int,
-        process_index: int,
-        process_count: int,
+        rows: Sequence[int] | None,
     ) -> None:
         """Opens the data set; use `make_train_loader`."""
-        for what, value, fits in (
-            ("process_index", process_index, 0 <= process_index < process_count),
-            ("batch_size", batch_size, batch_size >= 1 and batch_size % process_count == 0),
-        ):
-            if not fits:
-                raise ArgumentError(
-                    requirement(
-                        what,
-                        f"fit {process_count} processes",
-                        value,
-                        "batch_size counts the samples of all processes and divides evenly.",
-                    )
+        rows = tuple(range(batch_size)) if rows is None else tuple(rows)
+        if batch_size < 1 or not rows or not all(0 <= row < batch_size for row in rows):
+            raise ArgumentError(
+                requirement(
+                    "rows",
+                    f"lie within the batch of {batch_size}",
+                    rows,
+                    "Give the rows that this process reads.",
                 )
+            )
         self._reader = _PairReader(options, seed)
         self.num_samples = self._reader.sampler.num_items
         self.epoch_samples = self._reader.sampler.num_samples
         self.batch_size = batch_size
-        self.local_batch_size = batch_size // process_count
+        self.local_batch_size = len(rows)
+        self.fingerprint = self._reader.fingerprint()
         _mark_flags_parsed()
-        # The order is global, and a process takes its block of every batch: whatever their number,
+        # The order is global, and a process takes its rows of every batch: whatever their number,
         # the same sample lies in the same row of the global batch, whose random draws it gets.
-        share = _Share(batch_size, self.local_batch_size, process_index * self.local_batch_size)
+        share = _Share(batch_size, rows)
         self._samples = grain.MapDataset.range(_ENDLESS).map(share).map(self._reader)
         self._read_options = grain.ReadOptions(
             num_threads=options.num_threads,
@@ -185,7 +189,8 @@ class TrainLoader:
                 grain.MultiprocessingOptions(
                     num_workers=self._num_workers,
                     per_worker_buffer_size=max(1, 2 * self.local_batch_size // self._num_workers),
-                )
+                ),
+                worker_init_fn=_begin_worker,
             )
         iterator = iter(dataset)
         self._running.append(iterator)
@@ -222,12 +227,11 @@ class _Share(NamedTuple):
     """Number of a sample among those of one process -> its number among all."""
 
     batch_size: int
-    local_batch_size: int
-    first_row: int
+    rows: tuple[int, ...]
 
     def __call__(self, index: int) -> int:
-        step, row = divmod(index, self.local_batch_size)
-        return step * self.batch_size + self.first_row + row
+        step, position = divmod(index, len(self.rows))
+        return step * self.batch_size + self.rows[position]
 
 
 class _PairReader:
@@ -259,6 +263,15 @@ class _PairReader:
     def __reduce__(self) -> tuple:
         return type(self), self._arguments
 
+    def fingerprint(self) -> str:
+        """Digest of the clip table, the seed, and the options that choose and change samples."""
+        options, seed = self._arguments
+        free = {"folder", "batch_size", "num_threads", "num_workers", "prefetch"}
+        chosen = {key: value for key, value in vars(options).items() if key not in free}
+        chosen["augmentation"] = dataclasses.asdict(self._augmentation)
+        content = [seed, chosen, [dataclasses.asdict(clip) for clip in self._source.clips]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
     def __call__(self, sample: int) -> _Sample:
         pair = self.sampler(sample)
         draw = draw_augmentation(self._augmentation, self.sampler.augmentation_rng(sample))
@@ -275,8 +288,7 @@ def make_train_loader(
     *,
     batch_size: int | None = None,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> TrainLoader:
     """Opens a data set for training.
 
@@ -284,14 +296,13 @@ def make_train_loader(
       data_config: see `DataOptions`.
       batch_size: samples of a step over all processes; None takes the config's.
       seed: of the order, the pairs and the augmentation.
-      process_index: this process.
-      process_count: processes that share the batch.
+      rows: of every batch that this process reads; None for all.
 
     Returns:
       The loader; close it, or use it as a context manager.
 
     Raises:
-      ArgumentError: a batch that does not divide among the processes.
+      ArgumentError: rows outside the batch.
       ConfigError: an unknown key or value.
       DataError: the data set is missing, damaged, too small or of another version.
     """
@@ -305,8 +316,7 @@ def make_train_loader(
         options,
         batch_size=batch_size,
         seed=seed,
-        process_index=process_index,
-        process_count=process_count,
+        rows=rows,
     )
 
 
@@ -435,6 +445,23 @@ def _stack(samples: Sequence[_Sample]) -> FramePair:
         driving=FaceInputs(image=column("driving"), angles=column("driving_angles")),
         record_ids=column("record_ids"),
     )
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """Ties a worker's life to its parent's, and to nothing else.
+
+    A cluster sends SIGTERM to all processes of a job: the parent still needs batches for the step
+    after which it saves, and stops its workers itself. A parent that was killed cannot.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _mark_flags_parsed() -> None:

@@ -29,7 +29,7 @@ from talking_heads_jax.train.phases import required_helpers, trained_networks
 from talking_heads_jax.train.program import StepProgram, make_program
 from talking_heads_jax.train.recipe import Stage
 from talking_heads_jax.train.schedules import Clock, build_schedule
-from talking_heads_jax.train.sharding import SpecRule, make_mesh
+from talking_heads_jax.train.sharding import SpecRule, local_rows, make_mesh
 from talking_heads_jax.train.step import HelperFn
 from talking_heads_jax.train.trainer import Loader, Trainer
 from talking_heads_jax.typing import PyTree
@@ -263,11 +263,12 @@ def build_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> M
     return make_mesh(data=config["mesh"]["data"], model=config["mesh"]["model"], devices=devices)
 
 
-def build_loader(config: Config) -> Any:
+def build_loader(config: Config, mesh: Mesh) -> Any:
     """The training data of this process, from the section `data`.
 
     Args:
       config: the whole config.
+      mesh: says which rows of the batch lie on this process's devices.
 
     Raises:
       ConfigError: if no data folder is given.
@@ -289,8 +290,7 @@ def build_loader(config: Config) -> Any:
         config["data"],
         batch_size=config["data"]["batch_size"],
         seed=config["seed"],
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=local_rows(mesh, config["data"]["batch_size"]),
     )
 
 
@@ -435,7 +435,7 @@ def build_trainer(
     # What can be refused without reading data is refused before it is read.
     helpers, helper_params = build_helpers(config, build_phases(config, model))
     mesh = build_mesh(config, devices)
-    loader = build_loader(config) if loader is None else loader
+    loader = build_loader(config, mesh) if loader is None else loader
     stage = build_stage(config, model, num_samples=loader.num_samples)
     log, checkpoint = config["log"], config["checkpoint"]
     return Trainer(

@@ -39,7 +39,8 @@ def finished_steps(folder: Path) -> list[int]:
     steps = folder / STEPS
     if not steps.is_dir():
         return []
-    return sorted(int(path.name) for path in steps.iterdir() if path.name.isdigit())
+    names = (path.name for path in steps.iterdir())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 def write_checksums(folder: Path) -> None:

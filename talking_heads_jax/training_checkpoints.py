@@ -5,10 +5,12 @@ A step that turns out to be damaged is skipped for the one before and set aside 
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -99,7 +101,7 @@ class TrainingCheckpoints:
         """Two runs in one folder would remove each other's half-written steps."""
         if jax.process_index() != 0:
             return
-        lock = (self._folder / _LOCK).open("a")
+        lock = _open_ordinary(self._folder / _LOCK)
         try:
             import fcntl
 
@@ -172,9 +174,9 @@ class TrainingCheckpoints:
 
     def _seal(self) -> None:
         """Called by Orbax when all items are on disk, before the step gets its name."""
-        partial = self._steps_folder / f"{self._pending}{PARTIAL_MARK}"
-        if jax.process_index() == 0 and partial.is_dir():
-            write_checksums(partial)
+        if jax.process_index() == 0:
+            # Where Orbax named it otherwise this fails, and with it the save: never unsealed.
+            write_checksums(self._steps_folder / f"{self._pending}{PARTIAL_MARK}")
 
     def latest_step(self) -> int | None:
         """The newest finished step, or None."""
@@ -367,6 +369,16 @@ def _set_aside(path: Path) -> None:
         target = path.with_name(f"{path.name}{_DAMAGED}-{number}")
     _log.warning("the damaged checkpoint is kept as %s; remove it when it is of no use", target)
     path.rename(target)
+
+
+def _open_ordinary(path: Path) -> IO[str]:
+    """Opens a file for appending; a pipe would wait for ever, a link could lead elsewhere."""
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    number = os.open(path, os.O_RDWR | os.O_CREAT | careful, 0o644)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    return os.fdopen(number, "a")
 
 
 def _disk_error(error: BaseException) -> str | None:

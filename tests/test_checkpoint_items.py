@@ -167,6 +167,17 @@ def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(tmp_path
         assert checkpoints.latest_step() == 2
 
 
+@pytest.mark.parametrize("strange", ["pipe", "link"])
+def test_a_lock_that_is_no_ordinary_file_is_refused_at_once(tmp_path, strange):
+    if strange == "pipe":
+        os.mkfifo(tmp_path / ".lock")
+    else:
+        (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="must be writable"):
+        TrainingCheckpoints(tmp_path, model=MODEL)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_checksums_cover_every_file_and_only_what_is_asked(tmp_path):
     folder = tmp_path / "state"
     save_items(folder, {"a": {"x": np.arange(4)}, "b": {"y": np.ones(3)}})

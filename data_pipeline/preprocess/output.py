@@ -122,7 +122,9 @@ class OutputFolder:
         write_json(self.path / MANIFEST, {**head, **content})
 
     def discard(self) -> None:
-        """Removes what was made of an unfinished data set, and the folder if this run made it."""
+        """Removes what this run made of an unfinished data set; an earlier run's work stays."""
+        if self.manifest:
+            return
         shutil.rmtree(self.staging, ignore_errors=True)
         with contextlib.suppress(OSError):
             (self.path / MANIFEST).unlink()

@@ -58,15 +58,20 @@ def _create(model: TalkingHead, stage: Stage, key: jax.Array) -> TrainState:
     return create_state(variables, stage.optimizers, ema=stage.ema)
 
 
-def position(stage: Stage, seed: int, step: int) -> dict[str, Any]:
+def position(
+    stage: Stage, seed: int, step: int, data_fingerprint: str | None = None
+) -> dict[str, Any]:
     """What a checkpoint says beside the state: where data and random streams stand.
 
     Args:
       stage: what is trained.
       seed: of the run.
       step: number of finished steps.
+      data_fingerprint: of what decides the order and content of the samples, if the loader tells.
     """
+    known = {} if data_fingerprint is None else {"data_fingerprint": data_fingerprint}
     return {
+        **known,
         "stage": stage.name,
         "seed": seed,
         "data_step": step,
@@ -83,6 +88,7 @@ def start(
     mesh: Mesh,
     rules: Sequence[SpecRule] = (),
     seed: int,
+    data_fingerprint: str | None = None,
 ) -> Start:
     """Restores or creates the state.
 
@@ -96,9 +102,10 @@ def start(
       mesh: the devices.
       rules: see `state_sharding`.
       seed: of the run.
+      data_fingerprint: see `position`.
 
     Raises:
-      ConfigError: if the run's own checkpoint was made with another seed or batch size.
+      ConfigError: if the run's own checkpoint was made with another seed, batch size or data.
       CheckpointError: if a named checkpoint is missing or does not fit.
     """
     shapes = state_shapes(model, stage)
@@ -108,7 +115,7 @@ def start(
     )
     if checkpoints.latest_step() is not None:
         state, extra = checkpoints.restore(target)
-        _check_position(extra, position(stage, seed, int(state.step)))
+        _check_position(extra, position(stage, seed, int(state.step), data_fingerprint))
         return Start(put_state(state, sharding), sharding, f"step {int(state.step)} of this run")
     if stage.resume_from:
         state, _ = restore_other_run(Path(stage.resume_from), target, model=model)
@@ -125,6 +132,7 @@ def start(
 
 
 def _check_position(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    remedy = "Choose another --workdir and set checkpoint.resume_from to this one."
     for key in ("seed", "batch_size"):
         if key in found and found[key] != wanted[key]:
             raise ConfigError(
@@ -132,9 +140,19 @@ def _check_position(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None
                     f"{key} of a resumed run",
                     f"stay {found[key]}, so that the data and the random streams continue",
                     wanted[key],
-                    "Choose another --workdir and set checkpoint.resume_from to this one.",
+                    remedy,
                 )
             )
+    key = "data_fingerprint"
+    if key in found and key in wanted and found[key] != wanted[key]:
+        raise ConfigError(
+            requirement(
+                "data of a resumed run",
+                "stay the same clips, chosen and changed in the same way",
+                "another data set or other options in the section data",
+                remedy,
+            )
+        )
 
 
 def _load_network(name: str, folder: Path, fresh: Mapping[str, PyTree]) -> PyTree:

@@ -3,13 +3,14 @@
 `<workdir>/samples/from_<step>_process_<p>_of_<n>.bin`: one file per process, and a new set of files
 wherever a run continued on another number of processes. Little-endian; a header of 40 bytes (magic,
 version, samples per step in this process, process, processes, finished steps before the first row),
-then one row of three int64 per sample: step (from 1), source record, driving record. The rows of a
-step lie together, in the order of the batch; the whole batch is that of process 0, then of 1, ...
+then four int64 per sample: step (from 1), row of the global batch, source record, driving record.
+The samples of a step lie together. Processes whose devices share rows of the batch all log them.
 """
 
 import os
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from talking_heads_jax.errors import DataError, requirement
 FOLDER = "samples"
 _MAGIC, _VERSION = b"THJAXIDS", 1
 _HEADER = struct.Struct("<8sIIIIqq")  # the last number is reserved
-_ROW = np.dtype([("step", "<i8"), ("source", "<i8"), ("driving", "<i8")])
+_SAMPLE = np.dtype([("step", "<i8"), ("row", "<i8"), ("source", "<i8"), ("driving", "<i8")])
 _NAME = re.compile(r"from_(\d{10})_process_(\d+)_of_(\d+)\.bin")
 
 
@@ -37,7 +38,13 @@ class SampleLog:
     """Appends the record ids of a process, step by step."""
 
     def __init__(
-        self, workdir: Path, *, start_step: int, batch: int, process: int = 0, processes: int = 1
+        self,
+        workdir: Path,
+        *,
+        start_step: int,
+        rows: Sequence[int],
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         """Continues the log of a run at a step, or begins it.
 
@@ -46,7 +53,7 @@ class SampleLog:
         Args:
           workdir: of the run.
           start_step: finished steps of the restored state.
-          batch: samples per step in this process.
+          rows: of the global batch that this process reads, in the order of its record ids.
           process: this process.
           processes: of the run.
         """
@@ -66,7 +73,8 @@ class SampleLog:
                 foreign_start = max(foreign_start, segment.start)
             if own:
                 mine.append(segment)
-        self._batch, self._step = batch, start_step
+        batch = len(rows)
+        self._rows, self._batch, self._step = np.asarray(rows), batch, start_step
         newest = max(mine, key=lambda segment: segment.start, default=None)
         continues = (
             newest is not None
@@ -102,9 +110,10 @@ class SampleLog:
                     "A loader gives `record_ids` (b 2), or set log.sample_ids=False.",
                 )
             )
-        rows = np.empty(self._batch, _ROW)
-        rows["step"], rows["source"], rows["driving"] = step, ids[:, 0], ids[:, 1]
-        self._file.write(rows.tobytes())
+        samples = np.empty(self._batch, _SAMPLE)
+        samples["step"], samples["row"] = step, self._rows
+        samples["source"], samples["driving"] = ids[:, 0], ids[:, 1]
+        self._file.write(samples.tobytes())
         self._step = step
 
     def flush(self) -> None:
@@ -143,8 +152,10 @@ def read_sample_log(workdir: Path) -> dict[int, np.ndarray]:
             raise _broken(workdir / FOLDER, f"{len(group)} of {processes} files from step {start}")
         # A killed run may have written more in one process than in another.
         for step in sorted(set.intersection(*(set(rows) for rows in group.values()))):
-            parts = [group[process][step] for process in range(processes)]
-            steps[step] = np.concatenate(parts)
+            parts = np.concatenate([group[process][step] for process in range(processes)])
+            _, first = np.unique(parts["row"], return_index=True)
+            batch = parts[first]
+            steps[step] = np.stack([batch["source"], batch["driving"]], axis=-1)
     return steps
 
 
@@ -172,29 +183,29 @@ def _cut(segment: _Segment, step: int) -> None:
     batch = _read_header(segment)
     if batch is None:
         return
-    row = batch * _ROW.itemsize
+    row = batch * _SAMPLE.itemsize
     complete = (segment.path.stat().st_size - _HEADER.size) // row
     os.truncate(segment.path, _HEADER.size + row * max(0, min(complete, step - segment.start)))
 
 
 def _reaches(segment: _Segment, step: int, batch: int) -> bool:
     """Whether a file, already cut, ends with exactly this step and has this batch."""
-    size = _HEADER.size + (step - segment.start) * batch * _ROW.itemsize
+    size = _HEADER.size + (step - segment.start) * batch * _SAMPLE.itemsize
     return _read_header(segment) == batch and segment.path.stat().st_size == size
 
 
 def _read(segment: _Segment) -> dict[int, np.ndarray]:
+    """Step -> samples of the file."""
     batch = _read_header(segment)
     if batch is None:
         raise _broken(segment.path, "no header of a sample log")
     data = segment.path.read_bytes()[_HEADER.size :]
-    row = batch * _ROW.itemsize
-    rows = np.frombuffer(data[: len(data) // row * row], _ROW).reshape(-1, batch)
-    steps = segment.start + 1 + np.arange(len(rows))
-    if not np.array_equal(rows["step"], np.broadcast_to(steps[:, None], rows.shape)):
-        raise _broken(segment.path, "rows out of order")
-    ids = np.stack([rows["source"], rows["driving"]], axis=-1)
-    return {int(step): pairs for step, pairs in zip(steps, ids, strict=True)}
+    row = batch * _SAMPLE.itemsize
+    samples = np.frombuffer(data[: len(data) // row * row], _SAMPLE).reshape(-1, batch)
+    steps = segment.start + 1 + np.arange(len(samples))
+    if not np.array_equal(samples["step"], np.broadcast_to(steps[:, None], samples.shape)):
+        raise _broken(segment.path, "samples out of order")
+    return dict(zip(steps.tolist(), samples, strict=True))
 
 
 def _broken(path: Path, got: str) -> DataError:

@@ -134,12 +134,43 @@ def _put_on_all(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
+    """The rows of the global batch that lie on this process's devices, in order.
+
+    Processes whose devices differ only along `model` share rows; a mesh may place the processes in
+    any order. A loader that reads these rows gives every sample the same row, and with it the same
+    random draws, on any number of processes.
+
+    Args:
+      mesh: with the axis `data`.
+      batch_size: examples of a step, over all processes.
+
+    Raises:
+      ConfigError: if the batch does not divide over the devices.
+    """
+    if batch_size % mesh.shape["data"]:
+        raise ConfigError(
+            requirement(
+                "data.batch_size",
+                f"be divisible by mesh.data ({mesh.shape['data']})",
+                batch_size,
+                "Change one of the two.",
+            )
+        )
+    places = NamedSharding(mesh, PartitionSpec("data")).addressable_devices_indices_map(
+        (batch_size,)
+    )
+    slices = [index[0] if index else slice(None) for index in places.values() if index is not None]
+    return tuple(sorted({row for part in slices for row in range(*part.indices(batch_size))}))
+
+
+def shard_batch(batch: PyTree, mesh: Mesh, batch_size: int | None = None) -> PyTree:
     """Places a batch with its first axis along `data`.
 
     Args:
-      batch: numpy arrays; this process's part of the global batch.
+      batch: numpy arrays; the rows of `local_rows`.
       mesh: with the axis `data`.
+      batch_size: of the global batch; default: the batch is all of it.
 
     Raises:
       ConfigError: if the global batch does not divide over the devices.
@@ -147,27 +178,32 @@ def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     sharding = NamedSharding(mesh, PartitionSpec("data"))
 
     def put(x: np.ndarray) -> jax.Array:
-        total = x.shape[0] * jax.process_count()
-        if total % mesh.shape["data"]:
+        x = np.asarray(x)
+        total = x.shape[0] if batch_size is None else batch_size
+        rows = len(local_rows(mesh, total))
+        if x.shape[0] != rows:
             raise ConfigError(
                 requirement(
-                    "data.batch_size",
-                    f"be divisible by mesh.data ({mesh.shape['data']})",
-                    total,
-                    "Change one of the two.",
+                    "a batch of this process",
+                    f"have the {rows} rows that lie on its devices",
+                    x.shape[0],
+                    "Give the loader the rows of `local_rows`.",
                 )
             )
-        return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+        return jax.make_array_from_process_local_data(sharding, x, (total, *x.shape[1:]))
 
     return jax.tree.map(put, batch)
 
 
-def prefetch(batches: Iterable[PyTree], mesh: Mesh, *, depth: int = 2) -> Iterator[PyTree]:
+def prefetch(
+    batches: Iterable[PyTree], mesh: Mesh, *, batch_size: int | None = None, depth: int = 2
+) -> Iterator[PyTree]:
     """Keeps `depth` batches on their way to the devices ahead of their use.
 
     Args:
       batches: host batches; the first element of a tuple entry `(batch, extra)` is transferred.
       mesh: where to.
+      batch_size: see `shard_batch`.
       depth: how many batches are in flight.
 
     Yields:
@@ -175,7 +211,7 @@ def prefetch(batches: Iterable[PyTree], mesh: Mesh, *, depth: int = 2) -> Iterat
     """
     queue = []
     for batch, extra in batches:
-        queue.append((shard_batch(batch, mesh), extra))
+        queue.append((shard_batch(batch, mesh, batch_size), extra))
         if len(queue) >= depth:
             yield queue.pop(0)
     yield from queue

@@ -21,7 +21,7 @@ from talking_heads_jax.train.recipe import Stage
 from talking_heads_jax.train.restoration import position, start
 from talking_heads_jax.train.rng import run_key, stream
 from talking_heads_jax.train.sample_log import SampleLog
-from talking_heads_jax.train.sharding import SpecRule, prefetch, put_state, replicated
+from talking_heads_jax.train.sharding import SpecRule, local_rows, prefetch, put_state, replicated
 from talking_heads_jax.train.state import TrainState, network_variables
 from talking_heads_jax.train.step import HelperFn, make_train_step
 from talking_heads_jax.train.termination import Termination
@@ -99,6 +99,7 @@ class Trainer:
         self._keep, self._keep_period = keep, keep_period
         self._progress = progress and jax.process_index() == 0
         self._log_sample_ids = log_sample_ids
+        self._data_fingerprint = getattr(loader, "fingerprint", None)
         self._termination = Termination(mesh)
 
     def run(self) -> TrainState:
@@ -134,6 +135,7 @@ class Trainer:
                     mesh=self._mesh,
                     rules=self._rules,
                     seed=self._seed,
+                    data_fingerprint=self._data_fingerprint,
                 )
             first = int(begun.state.step)
             self._say(f"training '{self._stage.name}': {begun.origin}")
@@ -152,13 +154,12 @@ class Trainer:
     def _open_sample_log(self, first: int) -> SampleLog | None:
         if not self._log_sample_ids:
             return None
-        processes = jax.process_count()
         return SampleLog(
             self._workdir,
             start_step=first,
-            batch=self._stage.batch_size // processes,
+            rows=local_rows(self._mesh, self._stage.batch_size),
             process=jax.process_index(),
-            processes=processes,
+            processes=jax.process_count(),
         )
 
     def _loop(
@@ -182,7 +183,7 @@ class Trainer:
         panels = self._compile_panels()
         key = stream(run_key(self._seed), "steps")
         key, helper_params = put_state((key, self._helper_params), replicated(self._mesh))
-        batches = prefetch(self._host_batches(first), self._mesh)
+        batches = prefetch(self._host_batches(first), self._mesh, batch_size=stage.batch_size)
         unchecked: collections.deque[tuple[int, dict]] = collections.deque()
 
         def busy() -> bool:
@@ -275,7 +276,9 @@ class Trainer:
         step = int(state.step)
         if records.samples is not None:
             records.samples.flush()  # a checkpoint never knows more samples than the log
-        records.checkpoints.save(step, state, position(self._stage, self._seed, step))
+        records.checkpoints.save(
+            step, state, position(self._stage, self._seed, step, self._data_fingerprint)
+        )
         return step
 
     def _compile_panels(self) -> Callable[[TrainState, FramePair], dict[str, jax.Array]]:

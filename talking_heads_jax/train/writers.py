@@ -36,8 +36,9 @@ class MetricWriter(Protocol):
 class JsonLinesWriter:
     """One JSON object per call, `{"step": ..., name: number, ...}`; pictures are not kept.
 
-    A resumed run first drops the lines of steps that it will repeat, so the file reads as if the
-    run had never stopped.
+    A resumed run first drops the lines of steps that it will repeat. Where its checkpoint lies
+    between two lines, the next line averages the steps since the checkpoint only; elsewhere the
+    file reads as if the run had never stopped.
     """
 
     def __init__(self, path: Path, *, start_step: int = 0) -> None:

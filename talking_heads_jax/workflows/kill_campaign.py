@@ -10,6 +10,7 @@ which one sample is exchanged for another, must not compare equal. Writes DIR/re
 """
 
 import argparse
+import atexit
 import itertools
 import json
 import os
@@ -113,9 +114,11 @@ class Campaign:
             *(f"--config.{name}={value}" for name, value in settings.items()),
         ]
         with _console(workdir).open("ab") as console:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command, cwd=_ROOT, env=self._environment(), stdout=console, stderr=console
             )
+        atexit.register(process.kill)  # nothing runs on when the campaign is interrupted
+        return process
 
     def _environment(self) -> dict[str, str]:
         defaults = {
@@ -167,7 +170,7 @@ class Campaign:
         if moment < _STARTUP_SHARE:
             until = watch.started + moment / _STARTUP_SHARE * self.first_step_s
             # Not later than the first step, if this start is faster than the first one was.
-            while time.monotonic() < until and process.poll() is None and not watch.logged():
+            while time.monotonic() < until and watch.runs(process) and not watch.logged():
                 time.sleep(_POLL_S)
         else:
             share = (moment - _STARTUP_SHARE) / (1 - _STARTUP_SHARE)
@@ -190,7 +193,7 @@ class Campaign:
           None if it was finished before the process died, or the process had ended.
         """
         watch, process = _Watch(workdir), self.launch(workdir)
-        while process.poll() is None and not any(step > after_step for step, _ in watch.partial()):
+        while watch.runs(process) and not any(step > after_step for step, _ in watch.partial()):
             time.sleep(_POLL_S)
         kill = self._kill(process, watch, "save")
         return kill if kill is not None and kill.partial is not None else None
@@ -300,9 +303,19 @@ class _Watch:
         except (OSError, ValueError, IndexError):
             return 0
 
+    def runs(self, process: subprocess.Popen) -> bool:
+        """Whether the process is alive; one that hangs is an error."""
+        if time.monotonic() - self.started > _TIMEOUT_S:
+            process.kill()
+            raise CampaignError(
+                f"training in {self.workdir} must end within {_TIMEOUT_S:.0f} s, got none. "
+                f"Read {_console(self.workdir)}."
+            )
+        return process.poll() is None
+
     def until_logged(self, process: subprocess.Popen, step: int) -> float:
         """Waits for a step, or the end of the process; returns the time."""
-        while process.poll() is None and self.logged() < step:
+        while self.runs(process) and self.logged() < step:
             time.sleep(_POLL_S)
         return time.monotonic()
 
@@ -332,7 +345,7 @@ def _partial(workdir: Path) -> list[tuple[int, Path]]:
     return [
         (int(step), workdir / STEPS / name)
         for (step, mark, _), name in found
-        if mark and step.isdigit()
+        if mark and step.isascii() and step.isdigit()
     ]
 
 
@@ -431,9 +444,10 @@ def _train_with_exchanged_sample(step: int, arguments: Sequence[str]) -> None:
     class Exchanging:
         """A loader with one other sample."""
 
-        def __init__(self, config: Mapping[str, Any]) -> None:
-            self._loader = real(config)
+        def __init__(self, *arguments: Any) -> None:
+            self._loader = real(*arguments)
             self.num_samples = self._loader.num_samples
+            self.fingerprint = self._loader.fingerprint
 
         def iterate(self, start_step: int) -> Iterator[Any]:
             """Batches; that of the chosen step begins with the first sample of a later one."""

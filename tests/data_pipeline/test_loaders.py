@@ -1,5 +1,9 @@
 """Batches: right content, resumed by step, shared by processes, closed without a trace."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +16,7 @@ from data_pipeline.loaders import make_eval_pairs, make_train_loader
 from data_pipeline.sources import FrameSource
 from talking_heads_jax.errors import ArgumentError, ConfigError, DataError
 
+ROOT = Path(__file__).resolve().parents[2]
 FULL = {
     "time_flip": 0.5, "horizontal_flip": 0.5, "brightness": 0.1, "contrast": 0.1,
     "saturation": 0.1, "hue": 0.1,
@@ -88,20 +93,73 @@ def test_worker_processes_deliver_the_same_samples(dataset: Path) -> None:
 def test_processes_share_the_global_batch(dataset: Path) -> None:
     with make_train_loader(config(dataset), batch_size=6, seed=0) as loader:
         whole = take(loader, 3, 3)
-    for count in (2, 3):
-        parts = []
-        for index in range(count):
-            with make_train_loader(
-                config(dataset), batch_size=6, seed=0, process_index=index, process_count=count
-            ) as loader:
-                assert loader.local_batch_size == 6 // count
-                parts.append(take(loader, 3, 3))
-        for step, batch in enumerate(whole):
-            for index in range(count):
-                mine = parts[index][step]
-                rows = slice(index * 6 // count, (index + 1) * 6 // count)
-                assert np.array_equal(mine.record_ids, batch.record_ids[rows])
-                assert np.array_equal(mine.driving.image, batch.driving.image[rows])
+    for shares in (((0, 1, 2), (3, 4, 5)), ((4, 5), (0, 2), (1, 3))):
+        for rows in shares:
+            with make_train_loader(config(dataset), batch_size=6, seed=0, rows=rows) as loader:
+                assert loader.local_batch_size == len(rows)
+                mine = take(loader, 3, 3)
+            for part, batch in zip(mine, whole, strict=True):
+                assert np.array_equal(part.record_ids, batch.record_ids[list(rows)])
+                assert np.array_equal(part.driving.image, batch.driving.image[list(rows)])
+
+
+def test_fingerprint_tells_what_decides_the_samples(dataset: Path) -> None:
+    def fingerprint(seed: int = 0, **changes: object) -> str:
+        with make_train_loader(config(dataset, **changes), batch_size=2, seed=seed) as loader:
+            return loader.fingerprint
+
+    same = fingerprint()
+    assert fingerprint(num_threads=5, num_workers=1, prefetch=3) == same
+    others = [fingerprint(seed=1), fingerprint(balance="clip"), fingerprint(augmentation={})]
+    others += [fingerprint(distinct=True), fingerprint(repeats=4), fingerprint(split="test")]
+    assert len({same, *others}) == 7
+
+
+def test_a_worker_outlives_sigterm_but_not_its_parent(dataset: Path, tmp_path: Path) -> None:
+    """Clusters send SIGTERM to every process; a killed parent cannot stop its workers."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(dataset=str(dataset)))
+    with subprocess.Popen(
+        [sys.executable, script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        workers = [int(number) for number in parent.stdout.readline().split()]
+        assert workers
+        for worker in workers:
+            os.kill(worker, signal.SIGTERM)
+        assert parent.stdout.readline() == "one more batch\n"
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie that nobody waits for, in a container without an init process, is dead too.
+    status = Path(f"/proc/{process}/stat")
+    return not status.is_file() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+PARENT = """
+import multiprocessing, sys, time
+sys.path.insert(0, ".")
+from data_pipeline.loaders import make_train_loader
+
+if __name__ == "__main__":
+    values = {{"folder": "{dataset}", "num_workers": 2, "num_threads": 1}}
+    batches = make_train_loader(values, batch_size=2, seed=0).iterate(0)
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(1.0)
+    for _ in range(8):  # more than was read ahead
+        next(batches)
+    print("one more batch", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_epochs_count_identities_and_repeats(dataset: Path) -> None:
@@ -173,8 +231,8 @@ def test_config_may_be_any_mapping_and_unknown_keys_are_refused(dataset: Path) -
         make_train_loader(config(dataset), seed=0)
     with pytest.raises(ConfigError, match="rotation"):
         make_train_loader(config(dataset, augmentation={"rotation": 1}), batch_size=2, seed=0)
-    with pytest.raises(ArgumentError, match="processes"):
-        make_train_loader(config(dataset), batch_size=3, seed=0, process_count=2)
+    with pytest.raises(ArgumentError, match="rows must lie within"):
+        make_train_loader(config(dataset), batch_size=3, seed=0, rows=(1, 3))
     with pytest.raises(DataError, match="prepare"):
         make_train_loader(config(dataset, folder="/nowhere"), batch_size=2, seed=0)
 

@@ -137,9 +137,13 @@ def test_two_processes_train_stop_together_and_continue_on_any_number(dataset, t
 
     moved.parent.mkdir()
     shutil.copytree(two, moved)
+    # The newest checkpoint is damaged: both processes take the one before.
+    largest = max((two / "checkpoints" / f"{stopped}").rglob("*"), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
     on_two = finish(start(dataset, two, processes=2, devices=2, steps=stopped + 2), two)
     on_one = finish(start(dataset, moved, processes=1, devices=4, steps=stopped + 2), moved)
     assert max(on_two) == max(on_one) == stopped + 2
+    assert (two / "checkpoints" / f"{stopped}.damaged").is_dir()
     assert_same(on_two[stopped + 1], on_one[stopped + 1], kind="loss/", rtol=1e-5)
 
     ids = {folder: read_sample_log(folder) for folder in (one, two, moved)}

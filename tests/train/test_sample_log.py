@@ -14,9 +14,10 @@ def ids(step, batch=4):
 def write(workdir, steps, *, start=None, process=0, processes=1, batch=4):
     start = steps.start - 1 if start is None else start
     local = batch // processes
-    log = SampleLog(workdir, start_step=start, batch=local, process=process, processes=processes)
+    rows = range(process * local, (process + 1) * local)
+    log = SampleLog(workdir, start_step=start, rows=rows, process=process, processes=processes)
     for step in steps:
-        log.add(step, ids(step, batch)[process * local :][:local])
+        log.add(step, ids(step, batch)[rows])
     log.close()
 
 
@@ -70,6 +71,16 @@ def test_other_process_counts_begin_new_files_in_the_same_order(tmp_path):
     assert_steps(tmp_path, 4)
 
 
+@pytest.mark.parametrize("shares", [((2, 3), (0, 1)), ((0, 2), (1, 3)), ((0, 1, 2, 3),) * 2])
+def test_rows_come_back_in_the_order_of_the_batch(tmp_path, shares):
+    """Devices may lie in any order on a mesh, and processes may share rows."""
+    for process, rows in enumerate(shares):
+        log = SampleLog(tmp_path, start_step=0, rows=rows, process=process, processes=2)
+        log.add(1, ids(1)[list(rows)])
+        log.close()
+    assert_steps(tmp_path, 1)
+
+
 def test_a_log_with_a_gap_or_another_batch_begins_a_new_file(tmp_path):
     write(tmp_path / "gap", range(1, 3))
     write(tmp_path / "gap", range(6, 8))  # steps 3 to 5 were not logged
@@ -82,7 +93,7 @@ def test_a_log_with_a_gap_or_another_batch_begins_a_new_file(tmp_path):
 def test_wrong_calls_and_damaged_files_are_errors(tmp_path):
     with pytest.raises(DataError, match="no sample log"):
         read_sample_log(tmp_path)
-    log = SampleLog(tmp_path, start_step=0, batch=4)
+    log = SampleLog(tmp_path, start_step=0, rows=range(4))
     for step, pairs in ((2, ids(2)), (1, ids(1)[:3]), (1, None)):
         with pytest.raises(DataError, match="4 pairs of step 1"):
             log.add(step, pairs)

@@ -221,6 +221,19 @@ def test_restoration_loads_single_networks(tmp_path, monkeypatch):
 
 
 @pytest.mark.integration
+def test_resuming_with_other_data_is_refused(tmp_path):
+    class Other(ToyLoader):
+        fingerprint = "other clips"
+
+    mine = Other()
+    mine.fingerprint = "my clips"
+    trainer(tmp_path, 2, loader=mine).run()
+    with pytest.raises(ConfigError, match="data of a resumed run must stay the same clips"):
+        trainer(tmp_path, 4, loader=Other()).run()
+    trainer(tmp_path, 4, loader=ToyLoader()).run()  # a loader that cannot tell
+
+
+@pytest.mark.integration
 def test_resuming_with_another_seed_is_refused(tmp_path, uninterrupted):
     trainer(tmp_path, 2).run()
     with pytest.raises(ConfigError, match="seed"):

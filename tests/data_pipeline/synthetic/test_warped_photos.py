@@ -141,6 +141,6 @@ def test_write_warped_photos_can_be_read_back_exactly(tmp_path):
     for clip in clips:
         np.testing.assert_array_equal(np.round(255 * stored.pop(clip.clip_id)), clip.frames)
     assert not stored
-    loader = make_train_loader(config, batch_size=2, seed=0, process_index=0, process_count=1)
+    loader = make_train_loader(config, batch_size=2, seed=0)
     assert loader.batch(0).source.image.shape == (2, 16, 16, 3)
     loader.close()
