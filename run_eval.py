@@ -26,9 +26,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results, new or emp
 _PROTOCOL = flags.DEFINE_string("protocol", None, "Name of a file in configs/eval.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File, in place of --protocol.")
 _PAIRS = flags.DEFINE_string("pairs", None, "A pairs.json to score again.")
-_PREDICTIONS = flags.DEFINE_multi_string(
-    "predictions", [], "NAME=FOLDER of frames, a folder per pair; may be repeated."
-)
+_PREDICTIONS = flags.DEFINE_multi_string("predictions", [], "NAME=FOLDER of frames; repeatable.")
 _SAVE = flags.DEFINE_string("save-predictions", None, "Write what the checkpoint predicts.")
 _ROUND = flags.DEFINE_bool("round-to-bytes", False, "Round the checkpoint's predictions.")
 _SPLIT = flags.DEFINE_string("split", None, "Split of the data set.")
@@ -38,19 +36,25 @@ _SEED = flags.DEFINE_integer("seed", None, "Of the pairs.", lower_bound=0)
 _METRICS = flags.DEFINE_list("metrics", [], "Names of recipes; default: the protocol's.")
 _BATCH_SIZE = flags.DEFINE_integer("batch-size", 4, "Frames per call.", lower_bound=1)
 _SHARD = flags.DEFINE_string("shard", None, "I/N: score only this part of the pairs.")
+_PIXELS = flags.DEFINE_integer("max-pixels", None, "Of a frame of predictions.", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("max-clip-frames", None, "Of a pair's predictions.", lower_bound=1)
+_DURATION = flags.DEFINE_float("max-duration", None, "Seconds of a video of predictions.")
 _MERGE = flags.DEFINE_bool("merge", False, "Join the outputs of all shards, named after the flags.")
 _REQUEST = (
     *(_DATA, _OUTPUT, _CHECKPOINT, _PROTOCOL, _CONFIG, _PAIRS, _PREDICTIONS, _SAVE, _ROUND),
     *(_SPLIT, _MAX_CLIPS, _MAX_FRAMES, _SEED, _METRICS, _BATCH_SIZE, _SHARD),
+    *(_PIXELS, _LENGTH, _DURATION),
 )
 
 
 def main(argv: Sequence[str]) -> None:
     """Loads, evaluates, reports."""
-    named = [("--output", _OUTPUT)] if _MERGE.value else [("--data", _DATA), ("--output", _OUTPUT)]
-    for name, flag in named:
+    extra = [f"--{flag.name}" for flag in _REQUEST if flag.present and flag is not _OUTPUT]
+    if _MERGE.value and extra:
+        raise ConfigError(requirement("--merge", "come with --output only", extra, "Drop them."))
+    for flag in (_OUTPUT,) if _MERGE.value else (_DATA, _OUTPUT):
         if flag.value is None:
-            raise ConfigError(requirement(name, "be given", "nothing", f"Add {name} PATH."))
+            raise ConfigError(requirement(f"--{flag.name}", "be given", "nothing", "Add a PATH."))
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it opens
     from tqdm import tqdm
 
@@ -96,8 +100,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error}. Check the flags, or see --help.")
     except Exception as error:  # the file is a program of the user's: it may raise anything
         got = f"{type(error).__name__}: {error}"
-        constraint = "be a config, with values that fit it"
-        return _fail(requirement("--config", constraint, got, "See configs/eval."))
+        return _fail(requirement("--config", "be a config that fits", got, "See configs/eval."))
     try:
         main(arguments)
     except TalkingHeadsError as error:

@@ -26,7 +26,7 @@ from data_pipeline.pairs import BALANCES, PairSampler
 from data_pipeline.records import Record
 from data_pipeline.sources import FrameSource
 from data_pipeline.transforms import Augmentation, augment_pair, draw_augmentation
-from talking_heads_jax.batch import FaceInputs, FramePair
+from talking_heads_jax.batch import BYTE_LEVEL, FaceInputs, FramePair
 from talking_heads_jax.errors import ArgumentError, ConfigError, DataError, requirement
 
 # A length beyond any training: `MapDataset` wants one, the samples go on without end.
@@ -432,7 +432,7 @@ def make_eval_pairs(
 
 def to_float(image: np.ndarray) -> np.ndarray:
     """Returns uint8 values as float32 in [0, 1]."""
-    return np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+    return np.multiply(image, np.float32(BYTE_LEVEL), dtype=np.float32)
 
 
 def _stack(samples: Sequence[_Sample]) -> FramePair:

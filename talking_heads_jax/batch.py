@@ -7,6 +7,10 @@ k keypoints, v vertices.
 
 from typing import Any, NamedTuple
 
+#: One level of an 8-bit image in [0, 1]. Bytes become floats by multiplying with it in float32:
+#: compilers turn a division into that anyway, so training, evaluation and animation agree bitwise.
+BYTE_LEVEL = 1.0 / 255.0
+
 
 class Keypoints(NamedTuple):
     """Learned 2-D keypoints with their local affine frames.

@@ -1,6 +1,7 @@
 """Same identity as FOMM's script scores it: frame 0 drives itself too.
 
-FOMM (NeurIPS 2019), reconstruction mode of the released code.
+FOMM (NeurIPS 2019), reconstruction mode of the released code. Its number is the mean over all
+frames: a line of its own in the table, `mean_over_frames` in metrics.json.
 Command: python run_eval.py --protocol reconstruction_fomm --checkpoint DIR --data DATA --output OUT
 Hardware and wall time on VoxCeleb: not yet measured.
 """

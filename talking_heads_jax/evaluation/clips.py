@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from talking_heads_jax.batch import BYTE_LEVEL
+
 
 class Clip(NamedTuple):
     """One video to evaluate on; nothing is read until a frame is asked for.
@@ -32,14 +34,14 @@ class Clip(NamedTuple):
 
 
 def as_unit_float(frame: np.ndarray) -> np.ndarray:
-    """A frame as float32 in [0, 1]; bytes are divided by 255.
+    """A frame as float32 in [0, 1]; bytes are multiplied by `BYTE_LEVEL`.
 
     Args:
       frame: (... h w 3) uint8, or float in [0, 1].
     """
     frame = np.asarray(frame)
     if frame.dtype == np.uint8:
-        return frame.astype(np.float32) / np.float32(255)
+        return frame.astype(np.float32) * np.float32(BYTE_LEVEL)
     return frame.astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""pairs.json: a pair list on disk, and its strict reader.
+"""pairs.json: a pair list on disk, its writer and its strict reader.
 
 ```
 {"format": "talking_heads_jax pairs", "version": 1, "protocol": {...}, "data": {...}, "pairs": [
@@ -12,11 +12,18 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talking_heads_jax.errors import ConfigError, DataError, check_file, requirement
+from talking_heads_jax.errors import (
+    ArgumentError,
+    ConfigError,
+    DataError,
+    check_file,
+    requirement,
+)
 from talking_heads_jax.evaluation.pairs import Pair, PairList, is_pair_name
 from talking_heads_jax.evaluation.protocols import Protocol
 
@@ -31,7 +38,8 @@ def pairs_document(pair_list: PairList, data: Mapping[str, Any]) -> dict[str, An
 
     Args:
       pair_list: the list.
-      data: where the clips are from: split and limits, for the reader to know.
+      data: split and limits of the clips, and the names of the recipes that were asked for (none:
+        the default ones), for the reader to know.
     """
     return {
         "format": _FORMAT,
@@ -63,6 +71,38 @@ def pairs_digest(pair_list: PairList) -> str:
     """
     text = json.dumps(pairs_document(pair_list, {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_pairs(folder: Path, pair_list: PairList, data: Mapping[str, Any]) -> None:
+    """Writes the list beside predictions, or checks that the one there is the same.
+
+    Processes that write the same list to one folder at the same time do not disturb each other.
+
+    Args:
+      folder: exists.
+      pair_list: the list.
+      data: see `pairs_document`.
+
+    Raises:
+      ArgumentError: the folder holds another list.
+      DataError: the folder holds a file of that name that is no list.
+    """
+    path = folder / PAIRS_FILE
+    if path.exists():
+        if pairs_digest(read_pairs(path)[0]) != pairs_digest(pair_list):
+            raise ArgumentError(
+                requirement(f"{path}", "list the same pairs", "others", "Give a new folder.")
+            )
+        return
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{PAIRS_FILE}.", suffix=".partial")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(pairs_text(pair_list, data))
+        partial.chmod(0o644)  # mkstemp's files are the owner's alone
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_pairs(path: str | os.PathLike[str]) -> tuple[PairList, dict[str, Any]]:

@@ -67,7 +67,8 @@ class FolderAnswer(Answer):
         pair = task.pair
         files, whole = self._sources[pair.name]
         wanted = pair.driving_frames if whole else range(len(pair.driving_frames))
-        frames = self._frames(pair, files, list(wanted))
+        count = pair.driving_length if whole else len(pair.driving_frames)
+        frames = self._frames(pair, files, list(wanted), count)
         shape = task.source.shape
 
         def predict(batch: DrivingBatch) -> np.ndarray:
@@ -87,6 +88,7 @@ class FolderAnswer(Answer):
                     )
                 images.append(image)
             if batch.start + batch.count == len(pair.driving_frames):
+                next(frames, None)  # raises where a video goes on
                 frames.close()  # with its file
             images += [images[-1]] * (len(batch.frames) - batch.count)
             return as_unit_float(np.stack(images))
@@ -133,13 +135,18 @@ class FolderAnswer(Answer):
         return found, count != len(pair.driving_frames)
 
     def _frames(
-        self, pair: Pair, files: list[Path] | VideoReader, numbers: list[int]
+        self, pair: Pair, files: list[Path] | VideoReader, numbers: list[int], count: int
     ) -> Iterator[np.ndarray]:
+        """The frames of these numbers, of a clip that has `count`."""
         try:
             if isinstance(files, VideoReader):
                 wanted = set(numbers)
-                with contextlib.closing(files.frames(stop=numbers[-1] + 1)) as decoded:
+                # A header may understate: one frame more is looked for behind the last one.
+                stop = numbers[-1] + (2 if numbers[-1] == count - 1 else 1)
+                with contextlib.closing(files.frames(stop=stop)) as decoded:
                     for index, frame in enumerate(decoded):
+                        if index == count:
+                            raise self._wrong_count(pair, "more than its header states")
                         if index in wanted:
                             yield frame
                 return

@@ -18,6 +18,7 @@ import numpy as np
 from talking_heads_jax.errors import ArgumentError, DataError, requirement
 from talking_heads_jax.evaluation.intervals import LEVEL, RESAMPLES, Interval, bootstrap_interval
 from talking_heads_jax.evaluation.pair_files import PAIRS_FILE, pairs_text
+from talking_heads_jax.evaluation.pairs import Pair
 from talking_heads_jax.evaluation.results import EvaluationResult
 from talking_heads_jax.media.image import write_image
 from talking_heads_jax.metrics.recipes import Recipe
@@ -83,6 +84,27 @@ def gain_over_trivial(
     return interval_of(result, sign * (own - other))
 
 
+def mean_over_frames(result: EvaluationResult, row: str, recipe: Recipe) -> float | None:
+    """The mean over all frames, in which a long pair weighs more than a short one.
+
+    Args:
+      result: of an evaluation with a truth.
+      row: of the table.
+      recipe: the column.
+
+    Returns:
+      The mean; NaN where no pair has a value; None for a recipe with a mask, for it is not known
+      how many frames of a pair show its region.
+    """
+    if recipe.needs_mask:
+        return None
+    values = np.asarray(result.values[row][recipe.name], np.float64)
+    frames = np.where(np.isfinite(values), np.asarray(result.num_frames, np.float64), np.nan)
+    if np.isnan(frames).all():
+        return float("nan")
+    return float(np.nansum(values * frames) / np.nansum(frames))
+
+
 def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]:
     """Everything a table needs, as plain JSON types.
 
@@ -105,8 +127,8 @@ def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]
         "num_identities": len({*result.identity_ids, *result.driving_identity_ids}),
         "interval": f"{LEVEL:g} percentile bootstrap over identities, {RESAMPLES} resamples",
         "rows": {
-            row: {name: interval_of(result, columns[name])._asdict() for name in recipes}
-            for row, columns in result.values.items()
+            row: {recipe.name: _column(result, row, recipe) for recipe in result.recipes}
+            for row in result.values
         },
         "gain_over_best_trivial": {
             system: {
@@ -126,6 +148,7 @@ def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]
                     f"initial_frame/{row}": column[i]
                     for row, column in result.initial_frames.items()
                 },
+                **({"initial_frame_by": _chosen_by(pair)} if result.initial_frames else {}),
                 **{
                     row: {name: columns[name][i] for name in recipes}
                     for row, columns in result.values.items()
@@ -168,6 +191,11 @@ def as_markdown(result: EvaluationResult, info: Mapping[str, Any]) -> str:
     for row, columns in result.values.items():
         cells = [_cell(result, columns[recipe.name]) for recipe in result.recipes]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    if protocol.include_source:  # FOMM's script, which takes the mean of all frames
+        for system in result.systems:
+            means = [mean_over_frames(result, system, recipe) for recipe in result.recipes]
+            cells = ["–" if mean is None or np.isnan(mean) else f"{mean:.4f}" for mean in means]
+            lines.append(f"| {system}, mean over all frames | " + " | ".join(cells) + " |")
     for system in result.systems:
         gains = [_text(gain_over_trivial(result, recipe, system)) for recipe in result.recipes]
         name = "gain" if len(result.systems) == 1 else f"gain of {system}"
@@ -293,6 +321,17 @@ def write_report(
             names.append(GALLERY_FILE)
             write_image(folder / GALLERY_FILE, grid)
     return [output / name for name in names]
+
+
+def _column(result: EvaluationResult, row: str, recipe: Recipe) -> dict[str, float]:
+    column = interval_of(result, result.values[row][recipe.name])._asdict()
+    mean = mean_over_frames(result, row, recipe)
+    return column if mean is None else {**column, "mean_over_frames": mean}
+
+
+def _chosen_by(pair: Pair) -> str:
+    """By what a pair's rest frame was found most like the source, see `pairs` and `answers`."""
+    return "keypoints" if pair.initial_frame is None else "landmarks"
 
 
 def _cell(result: EvaluationResult, values: Sequence[float]) -> str:

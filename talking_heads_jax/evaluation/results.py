@@ -214,6 +214,8 @@ def merge_results(parts: Sequence[tuple[str, EvaluationResult]]) -> EvaluationRe
       DataError: shards of different evaluations, one that is given twice, or one that is missing.
     """
     first_name, first = parts[0]
+    # A shard without pairs (there were more shards than pairs) has no rest frames to compare.
+    filled = next((part for _, part in parts if part.positions), first)
     owner: dict[int, tuple[str, int]] = {}
     for name, part in parts:
         for what, one, other in (
@@ -222,7 +224,11 @@ def merge_results(parts: Sequence[tuple[str, EvaluationResult]]) -> EvaluationRe
             ("rows", list(first.values), list(part.values)),
             ("systems", first.systems, part.systems),
             ("truth", first.truth, part.truth),
-            ("rest frames", list(first.initial_frames), list(part.initial_frames)),
+            (
+                "rest frames",
+                list(filled.initial_frames),
+                list((part if part.positions else filled).initial_frames),
+            ),
         ):
             if one != other:
                 raise DataError(
@@ -266,7 +272,7 @@ def merge_results(parts: Sequence[tuple[str, EvaluationResult]]) -> EvaluationRe
         },
         initial_frames={
             row: [part.initial_frames[row][i] for part, i in sources]
-            for row in first.initial_frames
+            for row in filled.initial_frames
         },
         gallery=sorted(
             (row for _, part in parts for row in part.gallery), key=lambda row: row.position

@@ -5,6 +5,7 @@ in.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,17 +20,14 @@ from talking_heads_jax.errors import (
 from talking_heads_jax.evaluation import report
 from talking_heads_jax.evaluation.answers import MODEL_ROW, Answer, CheckpointAnswer
 from talking_heads_jax.evaluation.clips import Clip
-from talking_heads_jax.evaluation.pair_files import (
-    PAIRS_FILE,
-    pairs_digest,
-    pairs_text,
-    read_pairs,
-)
+from talking_heads_jax.evaluation.pair_files import read_pairs, write_pairs
 from talking_heads_jax.evaluation.pairs import PairList, build_pairs, check_pairs
 from talking_heads_jax.evaluation.predictions import FolderAnswer, PredictionWriter
 from talking_heads_jax.evaluation.protocols import Protocol
 from talking_heads_jax.evaluation.results import merge_results, read_partial, write_partial
 from talking_heads_jax.evaluation.runner import evaluate_pairs, fitting_batch_size
+from talking_heads_jax.media.limits import MediaLimits
+from talking_heads_jax.metrics.recipes import RECIPES
 
 _DEFAULT_PROTOCOL = "reconstruction"
 _ROW_NAME = re.compile(r"[\w.+-]+")
@@ -56,6 +54,9 @@ class EvaluationRequest:
       batch_size: frames per call.
       round_to_bytes: round the checkpoint's predictions to 256 levels.
       shard: 'I/N': only a part of the pairs, for `merge_evaluations`.
+      max_pixels: of one frame of predictions; None for the limit of `media.limits`, as below.
+      max_clip_frames: of a pair's predictions.
+      max_duration: seconds of a video of predictions.
     """
 
     data: Path
@@ -74,6 +75,9 @@ class EvaluationRequest:
     batch_size: int = 4
     round_to_bytes: bool = False
     shard: str | None = None
+    max_pixels: int | None = None
+    max_clip_frames: int | None = None
+    max_duration: float | None = None
 
 
 class _Plan(NamedTuple):
@@ -110,7 +114,7 @@ def run_evaluation(
     Raises:
       TalkingHeadsError: whatever a user can repair.
     """
-    shard = _parse_shard(request.shard)
+    shard, limits = _parse_shard(request.shard), _media_limits(request)
     report.check_output_folder(Path(request.output))
     folders = _parse_predictions(request.predictions)
     if request.checkpoint is None and not folders:
@@ -148,16 +152,16 @@ def run_evaluation(
             round_to_bytes=request.round_to_bytes,
         )
     for name, folder in folders.items():
-        systems[name] = FolderAnswer(name, folder, scored)
+        systems[name] = FolderAnswer(name, folder, scored, limits=limits)
     writer = None
     if request.save_predictions is not None:
         writer = PredictionWriter(Path(request.save_predictions), scored)
-        _write_pairs(Path(request.save_predictions), pair_list, plan.data)
+        write_pairs(Path(request.save_predictions), pair_list, plan.data)
     result = evaluate_pairs(
         systems,
         pair_list,
         clips,
-        recipes=tuple(request.metrics) or plan.metrics,
+        recipes=plan.metrics,
         batch_size=batch_size,
         shard=shard,
         writer=writer,
@@ -232,7 +236,9 @@ def _plan(
             raise DataError(
                 requirement(f"{request.pairs}", "name a split", split, "Add --split NAME.")
             )
-        return _Plan(pair_list.protocol, pair_list, {**data, "split": split}, ())
+        metrics = list(request.metrics) or _stored_metrics(request.pairs, data)
+        data = {**data, "split": split, "metrics": metrics}
+        return _Plan(pair_list.protocol, pair_list, data, tuple(metrics))
     if request.protocol is not None and request.config is not None:
         raise ConfigError(
             requirement("--protocol and --config", "exclude each other", "both", "Give one.")
@@ -263,8 +269,39 @@ def _plan(
         "split": request.split or trained.get("split") or limits["split"],
         "num_clips": request.max_clips or trained.get("num_clips") or limits["num_clips"],
         "max_frames": request.max_frames or limits["max_frames"],
+        "metrics": list(request.metrics or config["metrics"]),
     }
-    return _Plan(protocol, None, data, tuple(config["metrics"]))
+    return _Plan(protocol, None, data, tuple(data["metrics"]))
+
+
+def _stored_metrics(path: Path, data: Mapping[str, Any]) -> list[str]:
+    """The recipes that a pairs.json asks for; none in files of earlier versions."""
+    names = data.get("metrics", [])
+    if not isinstance(names, list) or not all(name in RECIPES for name in map(str, names)):
+        raise DataError(
+            requirement(
+                f"{path}: data.metrics",
+                f"be a list of {tuple(RECIPES)}",
+                names,
+                "Take an unchanged copy, or add --metrics NAMES.",
+            )
+        )
+    return [str(name) for name in names]
+
+
+def _media_limits(request: EvaluationRequest) -> MediaLimits:
+    """What the request allows a picture or video to be; the library's limits for the others."""
+    given = {
+        "max_pixels": request.max_pixels,
+        "max_frames": request.max_clip_frames,
+        "max_duration_s": request.max_duration,
+    }
+    seconds = request.max_duration
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ArgumentError(
+            requirement("--max-duration", "be positive and finite", seconds, "Give seconds.")
+        )
+    return MediaLimits(**{name: value for name, value in given.items() if value is not None})
 
 
 def _info(
@@ -316,17 +353,3 @@ def _parse_predictions(texts: Sequence[str]) -> dict[str, Path]:
             )
         folders[name] = Path(folder)
     return folders
-
-
-def _write_pairs(folder: Path, pair_list: PairList, data: Mapping[str, Any]) -> None:
-    """Writes the list beside predictions, or checks that the one there is the same."""
-    path = folder / PAIRS_FILE
-    if path.exists():
-        if pairs_digest(read_pairs(path)[0]) != pairs_digest(pair_list):
-            raise ArgumentError(
-                requirement(f"{path}", "list the same pairs", "others", "Give a new folder.")
-            )
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(pairs_text(pair_list, data), encoding="utf-8")
-    partial.replace(path)

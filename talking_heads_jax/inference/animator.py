@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from talking_heads_jax.batch import FaceInputs, Keypoints
+from talking_heads_jax.batch import BYTE_LEVEL, FaceInputs, Keypoints
 from talking_heads_jax.errors import ArgumentError, CheckpointError, requirement
 from talking_heads_jax.inference.motion_transfer import movement_scale, transfer_keypoints
 from talking_heads_jax.models.base import TalkingHead, Variables
@@ -62,7 +62,7 @@ class StreamFrame(NamedTuple):
 def _unit_range(images: Array) -> Array:
     """uint8 images as float32 in [0, 1]; float images as float32."""
     if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255.0
+        return images.astype(jnp.float32) * np.float32(BYTE_LEVEL)
     return images.astype(jnp.float32)
 
 

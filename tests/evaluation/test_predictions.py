@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from talking_heads_jax.errors import ArgumentError, DataError, MediaError
+from talking_heads_jax.evaluation import predictions
 from talking_heads_jax.evaluation.pairs import Pair, build_pairs
 from talking_heads_jax.evaluation.predictions import FolderAnswer, PredictionWriter
 from talking_heads_jax.media.image import read_image, write_image
 from talking_heads_jax.media.limits import MediaLimits
+from talking_heads_jax.media.video import VideoReader
 from tests.evaluation.toys import evaluate, noise_clips, protocol
 
 CLIPS = noise_clips((13, 4))
@@ -72,6 +74,31 @@ def test_a_video_of_another_length_is_refused(tmp_path):
     lossless(tmp_path / "clip1.mkv", CLIPS["clip1"].frames)
     with pytest.raises(DataError, match=r"'clip0' must have 12 frames \(or 13, .* got 10"):
         FolderAnswer("a", tmp_path, PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("stated", "frames", "message"),
+    [
+        (12, 13, "must have 12 frames .*got more than its header states"),
+        (13, 14, "or 13, .*got more than its header states"),
+        (13, 12, "or 13, .*got fewer than its header states"),
+    ],
+)
+def test_a_video_that_is_not_as_long_as_its_header_states_is_refused(
+    stated, frames, message, tmp_path, monkeypatch
+):
+    class Misstated(VideoReader):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.frame_count = stated
+
+    first = {"clip0": CLIPS["clip0"]}
+    repeated = np.concatenate([CLIPS["clip0"].frames, CLIPS["clip0"].frames[:1]])
+    lossless(tmp_path / "clip0.mkv", repeated[:frames])
+    monkeypatch.setattr(predictions, "VideoReader", Misstated)
+    answer = FolderAnswer("a", tmp_path, PAIRS[:1])
+    with pytest.raises(DataError, match=message):
+        evaluate(first, system={"a": answer}, recipes=("l1/unit",))
 
 
 def test_written_predictions_are_scored_as_the_rounded_ones(tmp_path):

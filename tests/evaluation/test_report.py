@@ -74,6 +74,35 @@ def test_gain_over_trivial_is_positive_for_a_better_model(result):
         np.testing.assert_allclose(gain.mean, sign * (means["model"] - means[best]), rtol=1e-6)
 
 
+def test_the_mean_over_frames_weighs_pairs_by_their_frames():
+    clips = noise_clips((6, 4, 9), SIZE, masks=True)
+    found = evaluate(clips, "reconstruction_fomm")
+    assert found.num_frames == [6, 4, 9]
+    rows = report.as_json(found, {})["rows"]
+    values = np.array(found.values["model"]["l1/unit"])
+    expected = (6 * values[0] + 4 * values[1] + 9 * values[2]) / 19
+    column = rows["model"]["l1/unit"]
+    np.testing.assert_allclose(column["mean_over_frames"], expected, rtol=1e-12)
+    assert abs(column["mean"] - expected) > 1e-3 * expected  # the mean over clips is another
+    assert all(
+        ("mean_over_frames" in column) == ("masked" not in name)
+        for columns in rows.values()
+        for name, column in columns.items()
+    )
+    # A pair without a value has no frames that count.
+    found.values["model"]["l1/unit"][1] = float("nan")
+    without = report.mean_over_frames(found, "model", found.recipes[0])
+    np.testing.assert_allclose(without, (6 * values[0] + 9 * values[2]) / 15, rtol=1e-12)
+
+
+def test_the_table_of_fomms_protocol_has_a_line_of_means_over_frames(result):
+    found = evaluate(CLIPS, "reconstruction_fomm")
+    means = [report.mean_over_frames(found, "model", recipe) for recipe in found.recipes]
+    line = "| model, mean over all frames | " + " | ".join(f"{mean:.4f}" for mean in means) + " |"
+    assert line in report.as_markdown(found, {}).splitlines()
+    assert "mean over all frames" not in report.as_markdown(result, {})
+
+
 def test_write_report_writes_json_table_pairs_and_pictures(result, tmp_path):
     files = report.write_report(
         result, tmp_path / "out", {"perceptual_weights": "random"}, data={"split": "test"}

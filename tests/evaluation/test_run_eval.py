@@ -11,11 +11,13 @@ import pytest
 from data_pipeline.preprocess.arrays import ClipFrames, write_clips
 from talking_heads_jax.build import open_clips
 from talking_heads_jax.checkpoints import load_model
-from talking_heads_jax.evaluation.pair_files import pairs_digest, read_pairs
+from talking_heads_jax.evaluation.pair_files import pairs_digest, pairs_text, read_pairs
+from talking_heads_jax.evaluation.pairs import build_pairs
 from talking_heads_jax.inference.animate import AnimateOptions, animate_clip
 from talking_heads_jax.media.image import read_image, write_image
 from talking_heads_jax.media.video import VideoReader
 from tests.evaluation.conftest import SIDE, World
+from tests.evaluation.toys import noise_clips, protocol
 from tests.scripts import run_script
 
 # One frame at a time: then random pairs, `animate` and all else run the same compiled programs.
@@ -81,7 +83,9 @@ def test_protocols_write_pairs_tables_and_pictures(scored: Path) -> None:
     for name in ("reconstruction", *SAVED):
         pair_list, data = read_pairs(scored / name / "pairs.json")
         assert pair_list.protocol.name == name
-        assert data == {"split": "test", "num_clips": 5, "max_frames": 0}
+        metrics = [] if name.startswith("cross") else ["l1/unit", "psnr/peak1"]
+        expected = {"split": "test", "num_clips": 5, "max_frames": 0, "metrics": metrics}
+        assert data == expected
         assert read_image(scored / name / "gallery.png").shape[0] > 3 * SIDE
         assert "protocol: " in (scored / name / "table.md").read_text()
 
@@ -98,9 +102,12 @@ def test_saved_predictions_score_like_the_checkpoint_up_to_rounding(
             assert len(list((folder / pair.name).iterdir())) == len(pair.driving_frames)
     status = run(
         "--predictions", f"saved={scored / 'random_pairs_frames'}", "--data", world.data,
-        "--pairs", scored / "random_pairs" / "pairs.json", "--output", tmp_path / "out", *ALIKE,
+        "--pairs", scored / "random_pairs" / "pairs.json", "--output", tmp_path / "out",
+        "--batch-size", 1,
     )  # fmt: skip
     assert status == 0
+    # The metrics are those of the file.
+    assert set(metrics_of(tmp_path / "out")["rows"]["saved"]) == {"l1/unit", "psnr/peak1"}
     own, saved = columns_of(scored / "random_pairs", "model"), columns_of(tmp_path / "out", "saved")
     # Half a level of 255 at every pixel, plus float32 rounding.
     assert 0 < np.abs(own - saved).max() <= 1 / 510 + 1e-6
@@ -254,8 +261,13 @@ def assert_refused(status: int, capfd, message: str, output: Path) -> None:
         (["--predictions", "a={animated}", "--save-predictions", "{new}"], "--checkpoint"),
         (["--checkpoint", "{animated}"], "model.json"),
         (["stray"], "arguments must be flags"),
-        (["--merge"], "be followed by folders"),
-        (["--merge", "{animated}"], "partial.json"),
+        (["--predictions", "a={animated}", "--max-pixels", "4095"], "raise --max-pixels"),
+        (["--predictions", "a={animated}", "--max-clip-frames", "3"], "raise --max-clip-frames"),
+        (["--predictions", "a={videos}", "--max-duration", "0.1"], "raise --max-duration"),
+        (["--predictions", "a={videos}", "--max-duration", "nan"], "positive and finite"),
+        (["--predictions", "a={animated}", "--max-pixels", "0"], "max-pixels"),
+        (["--predictions", "a={animated}", "--pairs", "{pairs}"], "data.metrics must be a list of"),
+        (["--merge", "--max-frames", "3"], r"--output only, got .'--data', '--max-frames'."),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -263,11 +275,36 @@ def test_bad_arguments_are_one_line(
 ) -> None:
     text = tmp_path / "text.json"
     text.write_text("not json (")
-    names = {"animated": animated, "text": text, "new": tmp_path / "new"}
+    pair_list = build_pairs(protocol("reconstruction"), noise_clips().values())
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(pairs_text(pair_list, {"split": "test", "metrics": ["l1/unit", "x"]}))
+    names = {"animated": animated, "text": text, "new": tmp_path / "new", "pairs": pairs}
+    names["videos"] = world.videos
     filled = [argument.format(**names) for argument in arguments]
     status = run(*filled, "--data", world.data, "--output", tmp_path / "out")
     assert_refused(status, capfd, message, tmp_path / "out")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--merge"], "be followed by folders"),
+        (["--merge", "{tmp_path}"], "partial.json"),
+        (["--merge", "{tmp_path}", "--shard", "0/2"], r"--output only, got .'--shard'."),
+        (["--merge", "{tmp_path}", "--noround-to-bytes"], r"got .'--round-to-bytes'."),
+    ],
+)
+def test_bad_arguments_of_merge_are_one_line(arguments, message, tmp_path: Path, capfd) -> None:
+    filled = [argument.format(tmp_path=tmp_path) for argument in arguments]
+    status = run(*filled, "--output", tmp_path / "out")
+    assert_refused(status, capfd, message, tmp_path / "out")
+
+
+def test_limits_may_be_raised(world: World, animated: Path, tmp_path: Path) -> None:
+    arguments = ["--predictions", animated, "--data", world.data, "--output", tmp_path / "out"]
+    limits = ["--max-pixels", SIDE * SIDE, "--max-clip-frames", 6, "--max-duration", 1]
+    assert run(*arguments, *limits, *ALIKE) == 0
 
 
 def test_results_are_never_overwritten(world: World, animated: Path, tmp_path: Path, capfd) -> None:

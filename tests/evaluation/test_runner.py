@@ -1,15 +1,17 @@
 """The runner scores what a naive loop scores, whatever the batches, shards and order."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from data_pipeline.loaders import to_float
 from talking_heads_jax.errors import ArgumentError, DataError
 from talking_heads_jax.evaluation import report, results
 from talking_heads_jax.evaluation.answers import Answer
-from talking_heads_jax.evaluation.clips import Clip
+from talking_heads_jax.evaluation.clips import Clip, as_unit_float
 from talking_heads_jax.evaluation.pairs import PairList, build_pairs
 from talking_heads_jax.evaluation.runner import ExactTruth
 from talking_heads_jax.metrics.recipes import MASKED, RECONSTRUCTION
@@ -86,6 +88,12 @@ def test_means_equal_scikit_images(result):
     assert result.num_frames == [5, 3, 8]
 
 
+def test_frames_are_the_floats_of_training():
+    levels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(as_unit_float(levels), to_float(levels))
+    assert as_unit_float(levels).dtype == to_float(levels).dtype == np.float32
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_means_do_not_depend_on_the_batch_size(result, batch_size):
     other = evaluate(CLIPS, batch_size=batch_size)
@@ -112,22 +120,28 @@ def test_means_do_not_depend_on_the_order(result):
         )
 
 
-@pytest.mark.parametrize(("name", "count"), [("reconstruction", 5), ("random_pairs", 2)])
-def test_shards_join_to_the_last_digit(name, count, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("reconstruction", 2), ("random_pairs", None), ("cross_identity_relative", 1)],
+)
+def test_shards_join_to_the_last_digit(name, extra, tmp_path):
     clips = noise_clips((4, 3, 5), masks=True)
-    whole = evaluate(clips, name)
+    options = {"model": Shifted(16), "batch_size": 1} if name.endswith("relative") else {}
+    whole = evaluate(clips, name, **options)
+    count = 2 if extra is None else len(whole.pairs) + extra  # more than pairs: some are empty
     parts = []
     for index in range(count):
         folder = tmp_path / str(index)
         folder.mkdir()
-        part = evaluate(clips, name, shard=(index, count))
+        part = evaluate(clips, name, shard=(index, count), **options)
         assert part.positions == list(range(index, len(whole.pairs), count))
         results.write_partial(folder, part, {"step": 3}, {"split": "test"})
         back, info, data = results.read_partial(folder)
         assert (info, data) == ({"step": 3}, {"split": "test"})
         parts.append((str(index), back))
     joined = results.merge_results(parts[::-1])
-    assert joined.values == whole.values
+    assert (joined.values, joined.initial_frames) == (whole.values, whole.initial_frames)
+    assert bool(whole.initial_frames) == name.endswith("relative")
     assert report.as_markdown(joined, {}) == report.as_markdown(whole, {})
     assert json.dumps(report.as_json(joined, {})) == json.dumps(report.as_json(whole, {}))
     np.testing.assert_array_equal(report.picture_grid(joined), report.picture_grid(whole))
@@ -266,7 +280,14 @@ def test_relative_motion_starts_at_the_frame_most_like_the_source():
     # Source keypoints plus the movement since frame 2: their mean.
     expected = (face + (other + 0.1) - (face + 0.2)).mean()
     np.testing.assert_allclose(row.images["model"] / 255.0, expected, atol=0.5 / 255 + 1e-6)
-    assert "initial_frame/model" in report.as_json(found, {})["pairs"][index]
+    rows = report.as_json(found, {})["pairs"]
+    assert "initial_frame/model" in rows[index]
+    assert {row["initial_frame_by"] for row in rows} == {"keypoints"}
+    pairs = [dataclasses.replace(pair, initial_frame=0) for pair in found.pair_list.pairs]
+    pair_list = PairList(found.pair_list.protocol, tuple(pairs))
+    known = evaluate(clips, "cross_identity_relative", model=Shifted(12), pair_list=pair_list)
+    assert set(known.initial_frames["model"]) == {0}
+    assert report.as_json(known, {})["pairs"][index]["initial_frame_by"] == "landmarks"
 
 
 def test_runner_refuses_what_it_cannot_score():

@@ -3,7 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from configs.eval import cross_identity, cross_identity_relative, random_pairs, reconstruction
+from configs.eval import (
+    cross_identity,
+    cross_identity_relative,
+    random_pairs,
+    reconstruction,
+    reconstruction_fomm,
+)
 from talking_heads_jax.batch import Keypoints
 from talking_heads_jax.evaluation.answers import MODEL_ROW, CheckpointAnswer
 from talking_heads_jax.evaluation.clips import Clip
@@ -14,7 +20,10 @@ from talking_heads_jax.models.base import FrameOutput, TalkingHead
 
 CONFIGS = {
     module.__name__.rsplit(".", 1)[-1]: module
-    for module in (reconstruction, random_pairs, cross_identity, cross_identity_relative)
+    for module in (
+        *(reconstruction, reconstruction_fomm, random_pairs),
+        *(cross_identity, cross_identity_relative),
+    )
 }
 
 
