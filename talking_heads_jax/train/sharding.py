@@ -148,11 +148,11 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
     Raises:
       ConfigError: if the batch does not divide over the devices.
     """
-    if batch_size % mesh.shape["data"]:
+    if batch_size < 1 or batch_size % mesh.shape["data"]:
         raise ConfigError(
             requirement(
                 "data.batch_size",
-                f"be divisible by mesh.data ({mesh.shape['data']})",
+                f"be at least 1 and divisible by mesh.data ({mesh.shape['data']})",
                 batch_size,
                 "Change one of the two.",
             )

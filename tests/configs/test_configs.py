@@ -4,14 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from talking_heads_jax import build
-from talking_heads_jax.batch import FaceInputs, FramePair
-from talking_heads_jax.train.restoration import state_shapes
-from talking_heads_jax.train.rng import run_key
-from talking_heads_jax.train.step import make_train_step
+from talking_heads_jax.train.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -50,32 +46,10 @@ def test_config_is_locked_documented_and_complete(path):
         module.get_config("unheard_of")
 
 
-def batch_shapes(config, resolution):
-    batch, vertices = config.data.batch_size, 32
-    image = jax.ShapeDtypeStruct((batch, resolution, resolution, 3), jnp.float32)
-    inputs = FaceInputs(
-        image=image,
-        vertices=jax.ShapeDtypeStruct((batch, vertices, 3), jnp.float32),
-        angles=jax.ShapeDtypeStruct((batch, 3), jnp.float32),
-    )
-    return FramePair(inputs, inputs)
-
-
 def trace_step(config):
-    model = build.build_model(config)
-    stage = build.build_stage(config, model, num_samples=100)
-    helpers, helper_params = build.build_helpers(config, stage.phases)
-    step = make_train_step(
-        model.networks,
-        stage.phases,
-        stage.optimizers,
-        ema=stage.ema,
-        helpers=helpers,
-        accumulation=stage.accumulation,
-    )
-    state = state_shapes(model, stage)
-    batch = batch_shapes(config, model.resolution)
-    return state, *jax.eval_shape(step, state, batch, helper_params, run_key(0))
+    program = build.build_program(config, make_mesh(devices=jax.devices()[:1]))
+    arguments = (program.state, program.batch, program.helper_params, program.key)
+    return program.state, *jax.eval_shape(program.step, *arguments)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
