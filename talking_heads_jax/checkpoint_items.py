@@ -150,12 +150,13 @@ def load_item(folder: Path, name: str, *, verified: bool, expected: PyTree | Non
         return _restore(folder / name, unflatten(saved))
 
 
-def load_state(folder: Path, target: PyTree) -> tuple[PyTree, dict[str, Any]]:
+def load_state(folder: Path, target: PyTree, *, verified: bool) -> tuple[PyTree, dict[str, Any]]:
     """Reads a step into the structure, dtypes and shardings of a training state.
 
     Args:
       folder: a step folder.
       target: a state or its shapes, see `split_state`.
+      verified: what `verify_items` said of the folder.
 
     Returns:
       (state, extra).
@@ -165,9 +166,6 @@ def load_state(folder: Path, target: PyTree) -> tuple[PyTree, dict[str, Any]]:
       CheckpointError: if all is intact but does not fit the target.
     """
     wanted = {name: tree for name, tree in split_state(target).items() if jax.tree.leaves(tree)}
-    # One process looks at the bytes for all: they share the file system.
-    first = jax.process_index() == 0
-    verified = verify_items(folder) if first else (folder / CHECKSUMS).is_file()
     present = {path.name for path in folder.iterdir() if path.is_dir()}
     missing = sorted(set(wanted) - present)
     if EXTRA not in present:

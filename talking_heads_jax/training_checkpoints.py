@@ -6,6 +6,7 @@ A step that turns out to be damaged is skipped for the one before and set aside 
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import re
@@ -31,6 +32,7 @@ from talking_heads_jax.checkpoint_items import (
     finished_steps,
     load_state,
     split_state,
+    verify_items,
     write_checksums,
 )
 from talking_heads_jax.errors import CheckpointError, DamagedCheckpointError, requirement
@@ -40,6 +42,8 @@ from talking_heads_jax.typing import PyTree
 _LOCK = ".lock"
 _DAMAGED = ".damaged"  # follows the number of a step that was set aside
 _THREAD_PATIENCE_S = 60.0
+_PATIENCE_S = 3600  # for the other processes of a run
+_AGREEMENTS = itertools.count()  # all processes agree equally often, so they count alike
 _log = logging.getLogger(__name__)
 
 
@@ -202,7 +206,8 @@ class TrainingCheckpoints:
         """
         self.wait()
         if step is not None:
-            return load_state(self._steps_folder / str(step), target_tree)
+            folder = self._steps_folder / str(step)
+            return load_state(folder, target_tree, verified=verify_items(folder))
         state, extra, skipped = _restore_newest(self._folder, target_tree)
         if jax.process_index() == 0:
             for number in skipped:
@@ -331,13 +336,21 @@ def _restore_newest(folder: Path, target: PyTree) -> tuple[PyTree, dict[str, Any
     skipped: list[int] = []
     newest: CheckpointError | None = None
     for step in reversed(steps):
-        problem, found = None, None
+        path = folder / STEPS / str(step)
+        problem, found, verified = None, None, True
         try:
-            found = load_state(folder / STEPS / str(step), target)
+            if jax.process_index() == 0:  # looks at the bytes for all: they share the files
+                verified = verify_items(path)
         except DamagedCheckpointError as error:
             problem = error
-        if _everywhere(problem is None) and found is not None:
-            return *found, skipped
+        if _everywhere(problem is None):  # else nobody reads it: some would fail, some wait
+            verified = _everywhere(verified)
+            try:
+                found = load_state(path, target, verified=verified)
+            except DamagedCheckpointError as error:
+                problem = error
+            if _everywhere(problem is None) and found is not None:
+                return *found, skipped
         newest = newest or problem
         _log.warning(
             "skipping damaged checkpoint %d: %s", step, problem or "another process cannot read it"
@@ -354,11 +367,16 @@ def _restore_newest(folder: Path, target: PyTree) -> tuple[PyTree, dict[str, Any
 
 
 def _everywhere(good: bool) -> bool:
-    """Whether something holds in all processes."""
+    """Whether something holds in all processes; waits for them."""
     if jax.process_count() == 1:
         return good
     from jax.experimental import multihost_utils
+    from orbax.checkpoint import multihost
 
+    # Collectives give up after half a minute (gloo); looking at a large checkpoint takes longer.
+    name = f"talking_heads_jax: agreement {next(_AGREEMENTS)}"
+    everybody = set(range(jax.process_count()))
+    multihost.sync_global_processes(name, timeout=_PATIENCE_S, processes=everybody)
     return bool(np.all(multihost_utils.process_allgather(np.array(good))))
 
 

@@ -347,6 +347,8 @@ class _Reader:
         if event.startswith(_FORBIDDEN_EVENTS) and event != "shutil.rmtree":
             self._events.append(f"{event} {str(arguments)[:80]}")
         if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+            if isinstance(arguments[0], int):  # a file that is open already
+                return
             path = os.path.realpath(os.fsdecode(arguments[0])) if arguments[0] else ""
             if not path.startswith((str(self._inside), str(self._scratch / "temporary"), "/dev/")):
                 self._events.append(f"open {path} {arguments[1]}")
