@@ -3,8 +3,9 @@
 Command: make demo (or: python run_train.py --config configs/fnevr/demo_64.py --workdir W
   --config.data.folder DATA)
 Hardware: two CPU cores; 5 minutes of training, 6.5 on a busy machine; others not yet measured.
-Expect, on held-out warps: L1 0.069, PSNR 19.1, SSIM 0.58; the best trivial answer (the source
-  blurred by 3 px) has 0.139, 14.4 and 0.24.
+Expect, on held-out warps: L1 0.069, PSNR 19.1, SSIM 0.58 on one machine, 0.085, 17.4 and 0.47 on
+  another (one program, another processor: rounding differs and training amplifies it); the best
+  trivial answer (the source blurred by 3 px) has 0.139, 14.4 and 0.24.
 Trained by pixel differences, not by VGG19 features, which would cost most of the time here and need
 a file of the user's: pictures come out softer than the paper's losses make them.
 """
