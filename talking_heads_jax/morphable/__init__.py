@@ -1,0 +1,1 @@
+"""Morphable face models behind one protocol: coefficients → vertices, landmarks, attributes."""
