@@ -2,6 +2,7 @@
 #
 #   make demo      train a small FNeVR from nothing and open demo/index.html (under 10 minutes)
 #   make test      the test suite (under 25 minutes on 2 cores)
+#   make results   the small trainings behind docs/results.md, row by row; ROW=name, LIST=1, AGAIN=1
 #   make parity    full-size golden cases; PARITY_FOLDER says where they are
 #   make soak      kills trainings and compares them bit for bit, damages checkpoints
 #   make lint      ruff's fixes and format
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: demo test parity soak lint env
+.PHONY: demo test results parity soak lint env
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,6 +49,10 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+results: $(STAMP)
+	$(BIN)/python -m talking_heads_jax.workflows.results \
+	  $(if $(ROW),--row $(ROW)) $(if $(AGAIN),--again) $(if $(LIST),--list)
 
 parity: $(STAMP)
 	$(BIN)/talking-heads parity $(PARITY_FOLDER) --pending

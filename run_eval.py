@@ -76,10 +76,10 @@ def main(argv: Sequence[str]) -> None:
                 load_protocol=load_protocol,
                 open_clips=build.open_clips,
                 load_model=checkpoints.load_model,
+                open_truth=build.open_exact_truth,
                 on_pair=progress.update,
             )
-    print(table)
-    print("written:", ", ".join(map(str, files)))
+    print(table, "written: " + ", ".join(map(str, files)), sep="\n")
 
 
 def run(argv: Sequence[str] | None = None) -> int:

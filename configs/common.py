@@ -15,7 +15,20 @@ def base_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.folder = ""  # written by `talking-heads prepare`
+    config.data.folder = ""  # written by `talking-heads prepare` or `talking-heads synthesize`
+    # What is read where no folder is named: 'synthetic' (the built-in heads, rendered while
+    # training) or 'folder' (nothing: the run is refused).
+    config.data.source = "synthetic"
+    config.data.synthetic = ConfigDict()
+    config.data.synthetic.seed = 0  # of the people, their looks and their motion
+    config.data.synthetic.identities = 300
+    config.data.synthetic.takes = 1  # clips of each
+    config.data.synthetic.frames = 32  # of each clip
+    config.data.synthetic.stride = 5  # of the motion's 25 frames per second, every how many
+    config.data.synthetic.motion = "default"  # or 'rigid_bust'
+    config.data.synthetic.poses = "moderate"  # or 'wide'
+    config.data.synthetic.morphable = "procedural"  # or 'ict'
+    config.data.synthetic.cache_mb = 1024  # for painted people and rendered frames
     config.data.split = "train"
     config.data.resolution = 256
     config.data.batch_size = 20  # over all devices and microbatches
@@ -24,7 +37,10 @@ def base_config() -> ConfigDict:
     # An epoch goes through the identities this many times: schedules are stated in epochs.
     config.data.repeats = 75
     config.data.max_distance = 0  # frames between source and driving; 0: any
-    config.data.angles = False  # load the heads' angles with the images
+    # What the pairs carry besides images; the data set must hold it.
+    config.data.masks = False  # classes of talking_heads_jax/morphable/parts.py
+    config.data.vertices = False  # of the face mesh, in pixels
+    config.data.angles = False  # yaw, pitch, roll of the head
     config.data.num_threads = 16
     config.data.num_workers = 0  # processes that read; 0: threads of the training process
     config.data.augmentation = ConfigDict()

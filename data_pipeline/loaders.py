@@ -15,15 +15,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
 
-from data_pipeline.pairs import BALANCES, PairSampler
+from data_pipeline.options import FIELD_OF_OPTION, DataOptions
+from data_pipeline.pairs import PairSampler
 from data_pipeline.records import Record
+from data_pipeline.schema import read_clip_table
 from data_pipeline.sources import FrameSource
 from data_pipeline.transforms import Augmentation, augment_pair, draw_augmentation
 from talking_heads_jax.batch import BYTE_LEVEL, FaceInputs, FramePair
@@ -31,80 +34,6 @@ from talking_heads_jax.errors import ArgumentError, ConfigError, DataError, requ
 
 # A length beyond any training: `MapDataset` wants one, the samples go on without end.
 _ENDLESS = 1 << 48
-
-
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """The `data` section of a config, checked.
-
-    Attributes:
-      folder: what `talking-heads prepare` wrote.
-      split: whose pairs are trained on.
-      resolution: height and width of the images; at most the stored size. None for that size.
-      batch_size: samples per step over all processes; `make_train_loader` may be given another.
-      balance: 'identity' or 'clip', see `pairs`.
-      repeats: visits of an identity (or clip) per epoch.
-      max_distance: largest number of frames between source and driving; None or 0 for any.
-      distinct: whether source and driving are different frames.
-      augmentation: see `transforms.Augmentation`; missing or empty for none.
-      angles: whether the pairs carry `FaceInputs.angles`.
-      num_threads: threads that read, decode and augment, in each worker process.
-      num_workers: processes that do it; 0 for threads of this one.
-      prefetch: samples read ahead; None for two batches.
-    """
-
-    folder: str
-    split: str = "train"
-    resolution: int | None = None
-    batch_size: int | None = None
-    balance: str = "identity"
-    repeats: int = 1
-    max_distance: int | None = None
-    distinct: bool = False
-    augmentation: Any = None
-    angles: bool = False
-    num_threads: int = 16
-    num_workers: int = 0
-    prefetch: int | None = None
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "DataOptions":
-        """Checks a config section.
-
-        Args:
-          config: a mapping or ConfigDict with any of the attributes; `folder` is required.
-
-        Raises:
-          ConfigError: an unknown key, no folder, or a value that makes no sense.
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(config.keys()) - set(names))
-        if unknown:
-            raise ConfigError(requirement("data", "have known keys", unknown, f"Use {names}."))
-        if not config.get("folder"):
-            raise ConfigError(
-                requirement(
-                    "data.folder",
-                    "name a data set",
-                    repr(config.get("folder")),
-                    "Make one with `talking-heads prepare VIDEOS --output DATA` and set it.",
-                )
-            )
-        options = cls(**{key: config[key] for key in config.keys()})  # noqa: SIM118 ConfigDict
-        if options.balance not in BALANCES:
-            raise ConfigError(
-                requirement("data.balance", f"be one of {BALANCES}", options.balance, "Choose one.")
-            )
-        if options.num_threads < 1 or options.repeats < 1 or options.num_workers < 0:
-            raise ConfigError(
-                requirement(
-                    "data.num_threads, data.repeats and data.num_workers",
-                    "be at least 1, 1 and 0",
-                    (options.num_threads, options.repeats, options.num_workers),
-                    "Correct them.",
-                )
-            )
-        return options
 
 
 class TrainLoader:
@@ -116,6 +45,7 @@ class TrainLoader:
       batch_size: samples of a step, over all processes.
       local_batch_size: samples of a step in this process.
       fingerprint: of everything that decides what sample number n is.
+      description: where the samples are from, in a few words.
     """
 
     def __init__(
@@ -143,6 +73,11 @@ class TrainLoader:
         self.batch_size = batch_size
         self.local_batch_size = len(rows)
         self.fingerprint = self._reader.fingerprint()
+        self.description = (
+            "the built-in synthetic talking heads, rendered on the fly"
+            if options.rendered
+            else f"split '{options.split}' of {options.folder}"
+        )
         _mark_flags_parsed()
         # The order is global, and a process takes its rows of every batch: whatever their number,
         # the same sample lies in the same row of the global batch, whose random draws it gets.
@@ -216,10 +151,8 @@ class TrainLoader:
 
 
 class _Sample(NamedTuple):
-    source: np.ndarray
-    driving: np.ndarray
-    source_angles: np.ndarray | None
-    driving_angles: np.ndarray | None
+    source: FaceInputs
+    driving: FaceInputs
     record_ids: np.ndarray
 
 
@@ -239,16 +172,12 @@ class _PairReader:
 
     def __init__(self, options: DataOptions, seed: int) -> None:
         self._arguments = (options, seed)
-        self._source = FrameSource(options.folder, options.split, resolution=options.resolution)
-        if options.angles and "angles" not in self._source.fields:
-            raise DataError(
-                requirement(
-                    f"{options.folder}",
-                    "hold angles",
-                    list(self._source.fields),
-                    "Set data.angles=False, or prepare it with landmark files that have angles.",
-                )
-            )
+        self._options = options
+        wanted = [name for name in FIELD_OF_OPTION if getattr(options, name)]
+        self._source = open_frames(options, [FIELD_OF_OPTION[name] for name in wanted])
+        for name in wanted:
+            _check_field(options, name, self._source.fields)
+        self._vertex_mirror = self._source.mesh().mirror if options.vertices else None
         self.sampler = PairSampler(
             self._source.clips,
             seed=seed,
@@ -258,7 +187,6 @@ class _PairReader:
             distinct=options.distinct,
         )
         self._augmentation = Augmentation.from_config(options.augmentation)
-        self._with_angles = options.angles
 
     def __reduce__(self) -> tuple:
         return type(self), self._arguments
@@ -266,21 +194,98 @@ class _PairReader:
     def fingerprint(self) -> str:
         """Digest of the clip table, the seed, and the options that choose and change samples."""
         options, seed = self._arguments
-        free = {"folder", "batch_size", "num_threads", "num_workers", "prefetch"}
+        free = {"folder", "source", "synthetic", "batch_size", "num_threads", "num_workers"}
+        free |= {"prefetch"}
+        # Options added later count where they are set: a run continues under a newer version.
+        free |= {name for name in ("masks", "vertices") if not getattr(options, name)}
         chosen = {key: value for key, value in vars(options).items() if key not in free}
         chosen["augmentation"] = dataclasses.asdict(self._augmentation)
         content = [seed, chosen, [dataclasses.asdict(clip) for clip in self._source.clips]]
+        if options.rendered:
+            content.append(self._source.recipe)
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def __call__(self, sample: int) -> _Sample:
         pair = self.sampler(sample)
         draw = draw_augmentation(self._augmentation, self.sampler.augmentation_rng(sample))
         records = self._source[pair.source], self._source[pair.driving]
-        source, driving = augment_pair(*records, draw)
+        source, driving = augment_pair(*records, draw, vertex_mirror=self._vertex_mirror)
         ids = (pair.source, pair.driving)
         ids = np.array(ids[::-1] if draw.time_flip else ids, np.int64)
-        angles = (source.angles, driving.angles) if self._with_angles else (None, None)
-        return _Sample(to_float(source.image), to_float(driving.image), *angles, ids)
+        return _Sample(self._inputs(source), self._inputs(driving), ids)
+
+    def _inputs(self, record: Record) -> FaceInputs:
+        options = self._options
+        return FaceInputs(
+            image=to_float(record.image),
+            mask=record.mask[..., None] if options.masks else None,
+            vertices=record.vertices if options.vertices else None,
+            angles=record.angles if options.angles else None,
+        )
+
+
+def open_frames(options: DataOptions, optional: Collection[str] | None = None) -> Any:
+    """Opens what a config names: a data set on disk, or the built-in set to be rendered.
+
+    Args:
+      options: the `data` section.
+      optional: the optional fields that are wanted; None for all that are there.
+
+    Returns:
+      A `FrameSource`, or an object with its attributes and indexing.
+
+    Raises:
+      ConfigError: the built-in set does not have what is asked for.
+      DataError: the data set is missing, damaged, or of another version.
+    """
+    if options.rendered:  # jax only where something is rendered
+        from data_pipeline.synthetic.on_the_fly import RenderedFrames
+
+        return RenderedFrames(
+            options.synthetic, options.split, resolution=options.resolution, optional=optional
+        )
+    return FrameSource(
+        options.folder, options.split, resolution=options.resolution, optional=optional
+    )
+
+
+def count_vertices(data_config: Mapping[str, Any]) -> int:
+    """Returns the number of vertices that a data set's frames have, without reading any.
+
+    Args:
+      data_config: see `DataOptions`.
+
+    Raises:
+      ConfigError: an unknown key or value.
+      DataError: the data set is missing or damaged, or has no vertices.
+    """
+    options = DataOptions.from_config(data_config)
+    if options.rendered:
+        from data_pipeline.synthetic import on_the_fly
+
+        return on_the_fly.count_vertices(options.synthetic)
+    table = read_clip_table(Path(options.folder))
+    _check_field(options, "vertices", table.fields)
+    return table.shapes["vertices"][0]
+
+
+def _check_field(options: DataOptions, name: str, fields: Collection[str]) -> None:
+    """Raises where an option asks for a field that the data set lacks."""
+    if FIELD_OF_OPTION[name] in fields:
+        return
+    remedy = {
+        "angles": "prepare it with landmark files that have angles",
+        "masks": "take a set that `talking-heads synthesize` wrote",
+        "vertices": "take a set that `talking-heads synthesize` wrote with vertices",
+    }[name]
+    raise DataError(
+        requirement(
+            f"{options.folder}",
+            f"hold {FIELD_OF_OPTION[name]} for data.{name}",
+            sorted(fields),
+            f"Set data.{name}=False, or {remedy}.",
+        )
+    )
 
 
 def make_train_loader(
@@ -402,16 +407,18 @@ def make_eval_pairs(
     split: str = "test",
     max_clips: int | None = None,
     max_frames: int | None = None,
+    optional: Collection[str] | None = None,
 ) -> Iterator[tuple[str, EvalFrames]]:
     """Yields the clips of a split, in the order of the clip table, without augmentation.
 
     Frame 0 is the source of a same-identity protocol, the frames after it are driving.
 
     Args:
-      data_config: see `DataOptions`; folder and resolution are used.
+      data_config: see `DataOptions`; where the frames are from, and the resolution, are used.
       split: which clips.
       max_clips: at most so many, spread evenly over the table.
       max_frames: at most so many frames of a clip, from its start.
+      optional: the optional fields to read, of those that are there; None for all.
 
     Returns:
       An iterator over (clip_id, frames).
@@ -420,8 +427,8 @@ def make_eval_pairs(
       ConfigError: an unknown key or value.
       DataError: the split is missing or damaged.
     """
-    options = DataOptions.from_config(data_config)
-    source = FrameSource(options.folder, split, resolution=options.resolution)
+    options = DataOptions.from_config({**data_config, "split": split})
+    source = open_frames(options, optional)
     count = len(source.clips)
     chosen = range(count)
     if max_clips is not None and max_clips < count:
@@ -436,14 +443,16 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def _stack(samples: Sequence[_Sample]) -> FramePair:
-    def column(name: str) -> np.ndarray | None:
-        values = [getattr(sample, name) for sample in samples]
-        return None if values[0] is None else np.stack(values)
+    def inputs(frames: Sequence[FaceInputs]) -> FaceInputs:
+        columns = (
+            None if values[0] is None else np.stack(values) for values in zip(*frames, strict=True)
+        )
+        return FaceInputs(*columns)
 
     return FramePair(
-        source=FaceInputs(image=column("source"), angles=column("source_angles")),
-        driving=FaceInputs(image=column("driving"), angles=column("driving_angles")),
-        record_ids=column("record_ids"),
+        source=inputs([sample.source for sample in samples]),
+        driving=inputs([sample.driving for sample in samples]),
+        record_ids=np.stack([sample.record_ids for sample in samples]),
     )
 
 
@@ -478,7 +487,9 @@ __all__ = [
     "EvalFrames",
     "FrameColumn",
     "TrainLoader",
+    "count_vertices",
     "make_eval_pairs",
     "make_train_loader",
+    "open_frames",
     "to_float",
 ]

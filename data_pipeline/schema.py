@@ -1,29 +1,33 @@
 """The record of one frame and the clip table beside it: fields, units, version.
 
 A data set on disk is a folder with `records/` (array_record shards written through TFDS, one record
-per frame, the frames of a clip one after another), `clips.json` (the clip table) and
-`manifest.json` (what became of every source). Pixel coordinates: x right, y down, pixel (i, j)
-covers [j, j+1) x [i, i+1). Letters: h w image.
+per frame, the frames of a clip one after another), `clips.json` (the clip table),
+`manifest.json` (what became of every source) and, where records hold vertices, `mesh.npz` (see
+`data_pipeline.mesh`). Pixel coordinates: x right, y down, pixel (i, j) covers
+[j, j+1) x [i, i+1). Letters: h w image, v vertices.
 """
 
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from talking_heads_jax.errors import DataError, check_file, requirement
 
 #: Version of the record and of the clip table; readers refuse what they do not know.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: Version 1 lacks the fields from `morphable` on; nothing else changed.
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 
 CLIP_TABLE = "clips.json"
 MANIFEST = "manifest.json"
 RECORDS = "records"
-SPLITS = ("train", "test")
+#: `probe` trains and tests the evaluation's own network; `extrapolation` shows the people of `test`
+#: turned further than anybody in `train`.
+SPLITS = ("train", "val", "test", "probe", "extrapolation")
 
 #: Height and width of the images of a data set: what `prepare` offers and readers accept.
 SMALLEST_SIZE, LARGEST_SIZE = 8, 4096
@@ -31,6 +35,7 @@ IMAGE_FORMATS = ("jpeg", "png")
 
 _MAX_JSON_BYTES = 1 << 30  # a clip table of five million clips
 _MAX_LENGTH = 1 << 40  # records of a clip
+_MAX_EXTENT = 1 << 20  # vertices or coefficients of a face model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +44,24 @@ class Field:
 
     Attributes:
       dtype: numpy's name, 'str', or 'image' and 'mask' for encoded bytes.
-      shape: of one record.
+      shape: of one record; 'size' is the side of the images, and None depends on the morphable
+        model: the clip table states it.
       meaning: unit and frame of reference.
       optional: whether a data set may lack it; then no record has it.
+      stored: how the bytes of a large array lie on disk: 'float16' (rounded), 'float16 deflated',
+        or 'float32 deflated' (rounded to 16 significant bits, deflated); '' for as it is.
     """
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str | None, ...]
     meaning: str
     optional: bool = False
+    stored: str = ""
+
+    @property
+    def packed(self) -> bool:
+        """Whether a record holds it as bytes that `records` decodes."""
+        return bool(self.stored) or self.dtype in ("image", "mask")
 
 
 FIELDS: Mapping[str, Field] = {
@@ -61,6 +75,35 @@ FIELDS: Mapping[str, Field] = {
     "landmarks68_visible": Field("uint8", (68,), "1 where the landmark is seen", True),
     "angles": Field("float32", (3,), "yaw, pitch, roll in radians", True),
     "mask": Field("mask", (), "png bytes, size x size, 0 background, else a class", True),
+    "morphable": Field("str", (), "the face model that the next fields belong to", True),
+    "shape_coeffs": Field("float32", (None,), "of the face model", True),
+    "expression_coeffs": Field("float32", (None,), "of the face model", True),
+    "joint_pose": Field("float32", (None,), "axis-angle of each joint in turn, radians", True),
+    "vertices": Field(
+        "float32",
+        (None, 3),
+        "x y in crop px, z in the same scale (smaller is nearer)",
+        True,
+        stored="float16",
+    ),
+    "camera25": Field("float32", (25,), "EG3D's cam2world (4 4) and intrinsics (3 3)", True),
+    "depth": Field(
+        "float32", ("size", "size"), "along the camera's axis", True, stored="float32 deflated"
+    ),
+    "normals": Field(
+        "float32",
+        ("size", "size", 3),
+        "unit vectors, 0 for background",
+        True,
+        stored="float16 deflated",
+    ),
+    "flow_to_next_px": Field(
+        "float32",
+        ("size", "size", 2),
+        "where a pixel is in the clip's next frame, minus here, px; NaN in its last frame",
+        True,
+        stored="float16 deflated",
+    ),
     "schema_version": Field("int64", (), "version of this record"),
 }
 OPTIONAL_FIELDS = tuple(name for name, field in FIELDS.items() if field.optional)
@@ -94,6 +137,8 @@ class ClipTable:
       image_format: 'jpeg' or 'png'.
       fields: names of the fields every record has.
       splits: the clips of each split, in the order of their records.
+      shapes: of the fields whose shape depends on the face model.
+      mesh_sha256: of `mesh.npz`; empty for a data set without it.
       schema_version: of the records.
     """
 
@@ -101,6 +146,8 @@ class ClipTable:
     image_format: str
     fields: tuple[str, ...]
     splits: Mapping[str, tuple[ClipEntry, ...]]
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    mesh_sha256: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def num_records(self, split: str) -> int:
@@ -118,13 +165,29 @@ def check_version(what: str, version: object) -> None:
     Raises:
       DataError: with the remedy, which differs for newer and older versions.
     """
-    if version == SCHEMA_VERSION:
+    if type(version) is int and version in READABLE_VERSIONS:
         return
-    newer = isinstance(version, int | np.integer) and version > SCHEMA_VERSION
+    newer = isinstance(version, int) and version > SCHEMA_VERSION
     remedy = "Update talking_heads_jax." if newer else "Prepare the data again."
-    raise DataError(
-        requirement(f"{what}", f"have schema_version {SCHEMA_VERSION}", version, remedy)
-    )
+    known = " or ".join(map(str, READABLE_VERSIONS))
+    raise DataError(requirement(f"{what}", f"have schema_version {known}", version, remedy))
+
+
+def field_shape(name: str, size: int, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns the shape of a numeric field in the records of a data set.
+
+    Args:
+      name: of the field.
+      size: height and width of the images.
+      shapes: of the clip table.
+
+    Raises:
+      KeyError: the shape depends on the face model and `shapes` lacks it.
+    """
+    shape = FIELDS[name].shape
+    if None in shape:
+        return tuple(shapes[name])
+    return tuple(size if extent == "size" else extent for extent in shape)
 
 
 def write_clip_table(folder: Path, table: ClipTable) -> None:
@@ -144,6 +207,10 @@ def write_clip_table(folder: Path, table: ClipTable) -> None:
             for split, clips in table.splits.items()
         },
     }
+    if table.shapes:
+        content["shapes"] = {name: list(shape) for name, shape in table.shapes.items()}
+    if table.mesh_sha256:
+        content["mesh_sha256"] = table.mesh_sha256
     write_json(folder / CLIP_TABLE, content)
 
 
@@ -215,7 +282,29 @@ def _parsed_table(content: Mapping[str, Any]) -> ClipTable:
                 raise ValueError(f"clip {clip!r}")
             if not 0 < clip.fps < float("inf"):
                 raise ValueError(f"fps {clip.fps!r}")
-    return ClipTable(size, content["image_format"], fields, splits)
+    shapes = _parsed_shapes(content.get("shapes", {}), fields)
+    mesh = content.get("mesh_sha256", "")
+    if type(mesh) is not str or (mesh and not re.fullmatch(r"[0-9a-f]{64}", mesh)):
+        raise ValueError(f"mesh_sha256 {mesh!r}")
+    version = content["schema_version"]
+    return ClipTable(size, content["image_format"], fields, splits, shapes, mesh, version)
+
+
+def _parsed_shapes(content: Any, fields: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """One shape for each field that depends on the face model, and for no other."""
+    wanted = {name for name in fields if None in FIELDS[name].shape}
+    if not isinstance(content, dict) or set(content) != wanted:
+        raise ValueError(f"shapes {content!r} for the fields {sorted(wanted)}")
+    for name, shape in content.items():
+        pattern = FIELDS[name].shape
+        fits = isinstance(shape, list) and len(shape) == len(pattern)
+        fits = fits and all(
+            type(extent) is int and (extent == known if known else 0 < extent <= _MAX_EXTENT)
+            for extent, known in zip(shape, pattern, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"shape of {name} {shape!r}")
+    return {name: tuple(shape) for name, shape in content.items()}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

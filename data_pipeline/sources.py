@@ -1,12 +1,13 @@
 """Random access to the records of a data set on disk, without TensorFlow."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.mesh import MESH, Mesh, read_mesh
 from data_pipeline.records import Record, decode_record
-from data_pipeline.schema import RECORDS, ClipEntry, read_clip_table, read_json
+from data_pipeline.schema import FIELDS, RECORDS, ClipEntry, read_clip_table, read_json
 from talking_heads_jax.errors import DataError, requirement
 
 # TFDS imports the module of any class that a features.json names: only its own may be named.
@@ -23,6 +24,7 @@ class FrameSource:
       size: height and width of the images it delivers.
       stored_size: height and width of the images on disk.
       fields: names of the fields every record has.
+      shapes: of the fields whose shape depends on the face model.
     """
 
     def __init__(
@@ -31,13 +33,16 @@ class FrameSource:
         split: str = "train",
         *,
         resolution: int | None = None,
+        optional: Collection[str] | None = None,
     ) -> None:
         """Opens a split and reads its first record.
 
         Args:
           path: what `talking-heads prepare` wrote.
-          split: 'train' or 'test'.
+          split: one of `schema.SPLITS`.
           resolution: height and width to deliver, at most the stored size; None for that size.
+          optional: the optional fields to read, of those that are there; None for all. Depth,
+            normals and flow take longer to read than the image.
 
         Raises:
           DataError: there is no such data set or split, it is damaged, its images are smaller than
@@ -48,7 +53,12 @@ class FrameSource:
         self.path, self.split = Path(path), split
         table = read_clip_table(self.path)
         self.clips: Sequence[ClipEntry] = table.splits.get(split, ())
-        self.stored_size, self.fields = table.size, table.fields
+        self.stored_size, self.fields, self.shapes = table.size, table.fields, table.shapes
+        self._read = tuple(
+            name
+            for name in table.fields
+            if optional is None or name in optional or not FIELDS[name].optional
+        )
         self.size = resolution or table.size
         if self.size > self.stored_size:
             raise DataError(
@@ -78,9 +88,10 @@ class FrameSource:
         _check_features(folders[0].with_name("features.json"))
         try:
             builder = tfds.builder_from_directory(str(folders[0].parent))
-            # The bytes of the image are left alone: TFDS would decode it with the slower of two.
-            encoded = [name for name in ("image", "mask") if name in table.fields]
-            decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
+            # Packed bytes are left alone: TFDS would decode images with the slower of two, and
+            # would inflate whatever a deflated array claims.
+            packed = [name for name in table.fields if FIELDS[name].packed]
+            decoders = {name: tfds.decode.SkipDecoding() for name in packed}
             self._records = builder.as_data_source(split, decoders=decoders)
             count = len(self._records)
         except Exception as error:
@@ -109,11 +120,29 @@ class FrameSource:
             example = self._records[index]
         except Exception as error:
             raise self._damaged(f"record {index}: {error}") from error
-        missing = [name for name in self.fields if example.get(name) is None]
+        missing = [name for name in self._read if example.get(name) is None]
         if missing:  # array_record answers with nothing where a shard was cut off
             raise self._damaged(f"record {index} without {', '.join(missing[:3])}")
         what = f"{self.path} {self.split} record {index}"
-        return decode_record(example, self.stored_size, what, resolution=self.size)
+        return decode_record(
+            {name: example[name] for name in self._read},
+            self.stored_size,
+            what,
+            resolution=self.size,
+            shapes=self.shapes,
+        )
+
+    def mesh(self) -> Mesh:
+        """Reads what the vertices are corners of.
+
+        Raises:
+          DataError: there is no mesh, it is damaged, or another than the vertices'.
+        """
+        mesh = read_mesh(self.path)
+        expected = self.shapes.get("vertices", (len(mesh.mirror), 3))
+        if (len(mesh.mirror), 3) != expected:
+            raise self._damaged(f"{len(mesh.mirror)} vertices in {MESH} instead of {expected[0]}")
+        return mesh
 
     def _damaged(self, reason: object) -> DataError:
         return DataError(

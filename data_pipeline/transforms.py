@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from data_pipeline.records import Record
-from talking_heads_jax.errors import ConfigError, requirement
+from talking_heads_jax.errors import ArgumentError, ConfigError, requirement
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
@@ -123,20 +123,26 @@ def draw_augmentation(augmentation: Augmentation, rng: np.random.Generator) -> D
     return Draw(time_flip, not time_flip and bool(flips[1] < augmentation.horizontal_flip), jitter)
 
 
-def augment_pair(source: Record, driving: Record, draw: Draw) -> tuple[Record, Record]:
-    """Applies one draw to both frames; landmarks and angles follow a mirroring.
+def augment_pair(
+    source: Record, driving: Record, draw: Draw, *, vertex_mirror: np.ndarray | None = None
+) -> tuple[Record, Record]:
+    """Applies one draw to both frames; everything known about them follows a mirroring.
 
     Args:
       source: the earlier frame.
       driving: the later frame.
       draw: what to do.
+      vertex_mirror: int (v) of the mesh; needed if the records hold vertices.
 
     Returns:
       The new source and driving. Their `crop_matrix` still describes the crop as stored.
+
+    Raises:
+      ArgumentError: vertices without `vertex_mirror`.
     """
     if draw.time_flip:
         source, driving = driving, source
-    return _augment(source, draw), _augment(driving, draw)
+    return _augment(source, draw, vertex_mirror), _augment(driving, draw, vertex_mirror)
 
 
 def jitter_colors(image: np.ndarray, jitter: tuple[tuple[int, float], ...]) -> np.ndarray:
@@ -168,28 +174,68 @@ def jitter_colors(image: np.ndarray, jitter: tuple[tuple[int, float], ...]) -> n
     return np.asarray(picture)
 
 
-def mirror_record(record: Record) -> Record:
-    """Mirrors a frame left to right, with its landmarks, angles and mask (its classes stay).
+def mirror_record(record: Record, vertex_mirror: np.ndarray | None = None) -> Record:
+    """Mirrors a frame left to right with everything that is known about it.
+
+    Landmarks and vertices change names with their partners, yaw and roll their signs; the classes
+    of a mask stay. Coefficients of a face model are dropped: what they would have to be, only the
+    model knows; the vertices say it too.
 
     Args:
-      record: yaw and roll change their sign, pitch stays; left and right landmarks change names.
+      record: the frame.
+      vertex_mirror: int (v): vertex i of a mirrored head is vertex vertex_mirror[i] of the
+        original; needed if the record holds vertices.
+
+    Raises:
+      ArgumentError: vertices without `vertex_mirror`.
     """
+    width = record.image.shape[1]
     changes: dict[str, Any] = {"image": record.image[:, ::-1]}
     if record.landmarks68_px is not None:
-        points = record.landmarks68_px[MIRROR68].copy()
-        points[:, 0] = record.image.shape[1] - points[:, 0]
-        changes["landmarks68_px"] = points
+        changes["landmarks68_px"] = _mirrored_points(record.landmarks68_px, MIRROR68, width)
     if record.landmarks68_visible is not None:
         changes["landmarks68_visible"] = record.landmarks68_visible[MIRROR68]
     if record.angles is not None:
         changes["angles"] = record.angles * np.array([-1, 1, -1], record.angles.dtype)
-    if record.mask is not None:
-        changes["mask"] = record.mask[:, ::-1]
+    for name in ("mask", "depth"):
+        if getattr(record, name) is not None:
+            changes[name] = getattr(record, name)[:, ::-1]
+    for name in ("normals", "flow_to_next_px"):  # vectors: their first component is to the right
+        vectors = getattr(record, name)
+        if vectors is not None:
+            signs = np.array([-1] + [1] * (vectors.shape[-1] - 1), vectors.dtype)
+            changes[name] = vectors[:, ::-1] * signs
+    if record.vertices is not None:
+        if vertex_mirror is None:
+            raise ArgumentError(
+                requirement(
+                    "vertices", "be mirrored by a mesh's symmetry", None, "Give vertex_mirror."
+                )
+            )
+        changes["vertices"] = _mirrored_points(record.vertices, vertex_mirror, width)
+    if record.camera25 is not None:
+        changes["camera25"] = _mirrored_camera(record.camera25)
+    changes |= dict.fromkeys(("shape_coeffs", "expression_coeffs", "joint_pose"))
     return record._replace(**changes)
 
 
-def _augment(record: Record, draw: Draw) -> Record:
+def _mirrored_points(points: np.ndarray, partner: np.ndarray, width: int) -> np.ndarray:
+    mirrored = points[partner]
+    mirrored[:, 0] = width - mirrored[:, 0]
+    return mirrored
+
+
+def _mirrored_camera(camera25: np.ndarray) -> np.ndarray:
+    """The camera of the mirrored world: its x axis and the world's are both turned round."""
+    flip = np.diag([-1, 1, 1, 1]).astype(camera25.dtype)
+    pose = flip @ camera25[:16].reshape(4, 4) @ flip
+    intrinsics = camera25[16:].copy()
+    intrinsics[[1, 2]] = -intrinsics[1], 1 - intrinsics[2]  # skew; the centre, by image width
+    return np.concatenate([pose.reshape(16), intrinsics])
+
+
+def _augment(record: Record, draw: Draw, vertex_mirror: np.ndarray | None) -> Record:
     if draw.horizontal_flip:
-        record = mirror_record(record)
+        record = mirror_record(record, vertex_mirror)
     image = jitter_colors(np.ascontiguousarray(record.image), draw.jitter)
     return record._replace(image=image)

@@ -29,16 +29,29 @@ class KnownAsset:
 
     Attributes:
       what: what it is, in a few words.
-      licence: of the file as published.
-      source: who publishes it.
+      licence: of the file as published, as far as known; its page decides.
+      source: the file's name as published.
+      page: where it is published and its licence stands.
       remedy: how to register it.
+      alternative: what does the same without it; empty for none.
     """
 
     what: str
     licence: str
     source: str
+    page: str
     remedy: str
+    alternative: str = ""
 
+    def advice(self) -> str:
+        """How to register it, or what to use instead."""
+        return f"{self.remedy} Or use {self.alternative}." if self.alternative else self.remedy
+
+
+_OPEN_MODELS = "the built-in head 'procedural', which needs no file, or 'ict' (MIT)"
+_FLAME_PAGE = "https://flame.is.tue.mpg.de"
+_FLAME_TERMS = "sign-up; terms differ between versions, read the page"
+_BFM_PAGE = "https://faces.dmi.unibas.ch/bfm/"
 
 KNOWN_ASSETS: Mapping[str, KnownAsset] = MappingProxyType(
     {
@@ -46,8 +59,64 @@ KNOWN_ASSETS: Mapping[str, KnownAsset] = MappingProxyType(
             what="VGG19 trained on ImageNet, for the perceptual losses",
             licence="BSD-3-Clause",
             source="torchvision's vgg19-dcbb9e9d.pth",
+            page="https://pytorch.org/vision",
             remedy="Get vgg19-dcbb9e9d.pth from torchvision's model page and run: talking-heads "
-            "convert --model vgg19 vgg19-dcbb9e9d.pth. Or set perceptual.weights='random'.",
+            "convert --model vgg19 vgg19-dcbb9e9d.pth.",
+            alternative="perceptual.weights='random' in the config",
+        ),
+        "flame2020": KnownAsset(
+            what="the FLAME head model of 2020",
+            licence=_FLAME_TERMS,
+            source="generic_model.pkl",
+            page=_FLAME_PAGE,
+            remedy=f"Get generic_model.pkl from {_FLAME_PAGE} and run: talking-heads assets add "
+            "generic_model.pkl.",
+            alternative=_OPEN_MODELS,
+        ),
+        "flame2023": KnownAsset(
+            what="the FLAME head model of 2023",
+            licence=f"{_FLAME_TERMS}; the Open variant is reported as CC-BY-4.0",
+            source="flame2023.pkl",
+            page=_FLAME_PAGE,
+            remedy=f"Get flame2023.pkl from {_FLAME_PAGE} and run: talking-heads assets add "
+            "flame2023.pkl.",
+            alternative=_OPEN_MODELS,
+        ),
+        "flame_landmarks": KnownAsset(
+            what="FLAME's landmark embedding",
+            licence="as the release it came with (DECA's: non-commercial)",
+            source="landmark_embedding.npy",
+            page=_FLAME_PAGE,
+            remedy=f"It comes with DECA and with FLAME ({_FLAME_PAGE}): talking-heads assets add "
+            "landmark_embedding.npy.",
+            alternative=_OPEN_MODELS,
+        ),
+        "flame_uv": KnownAsset(
+            what="FLAME's template mesh with texture coordinates",
+            licence="as the release it came with (DECA's: non-commercial)",
+            source="head_template.obj",
+            page=_FLAME_PAGE,
+            remedy=f"It comes with DECA and with FLAME ({_FLAME_PAGE}): talking-heads assets add "
+            "head_template.obj.",
+            alternative=_OPEN_MODELS,
+        ),
+        "bfm09": KnownAsset(
+            what="the Basel face model of 2009, as Deep3DFaceRecon uses it",
+            licence="signed terms, non-commercial research",
+            source="BFM_model_front.mat, or 01_MorphableModel.mat and its companions",
+            page=_BFM_PAGE,
+            remedy=f"Get the model from {_BFM_PAGE}, prepare BFM_model_front.mat as "
+            "Deep3DFaceRecon describes, and run: talking-heads assets add BFM_model_front.mat.",
+            alternative=_OPEN_MODELS,
+        ),
+        "ict": KnownAsset(
+            what="ICT-FaceKit, the light face model",
+            licence="MIT",
+            source="the FaceXModel folder",
+            page="https://github.com/ICT-VGL/ICT-FaceKit",
+            remedy="Clone https://github.com/ICT-VGL/ICT-FaceKit and run: talking-heads assets add "
+            "ICT-FaceKit/FaceXModel.",
+            alternative="the built-in head 'procedural', which needs no file",
         ),
     }
 )
@@ -143,7 +212,9 @@ def locate_asset(name: str, *, verify: bool = False) -> Path:
         it.
     """
     known = KNOWN_ASSETS.get(name)
-    remedy = known.remedy if known else f"Register it: talking-heads assets add {name} FILE."
+    remedy = (
+        known.advice() if known else f"Register it: talking-heads assets add FILE --name {name}."
+    )
     asset = registered_assets().get(name)
     if asset is None:
         where = f"nothing of that name in {assets_folder()}"
@@ -216,15 +287,23 @@ def register_asset(
 
 
 def describe_assets() -> list[str]:
-    """One line per known or registered asset: name, state, licence, and how to get it."""
+    """The licence matrix as lines: state, what it is, licence, page, and what to use instead."""
     index = registered_assets()
     lines = []
     for name in sorted({*KNOWN_ASSETS, *index}):
         asset, known = index.get(name), KNOWN_ASSETS.get(name)
-        if asset is not None:
-            lines.append(f"{name}: {assets_folder() / asset.file} ({asset.licence})")
-        else:
-            lines.append(f"{name}: not registered. {known.what} ({known.licence}). {known.remedy}")
+        state = f"registered, {assets_folder() / asset.file}" if asset else "not registered"
+        lines.append(f"{name}: {state}")
+        if known is None:
+            lines.append(f"  licence: {asset.licence}; from {asset.source}")
+            continue
+        lines.append(f"  {known.what}; file: {known.source}")
+        lines.append(f"  licence: {known.licence}; {known.page}")
+        if known.alternative:
+            lines.append(f"  instead: {known.alternative}")
+        if asset is None:
+            lines.append(f"  {known.remedy}")
+    lines.append("procedural: built in, made by code, no file (licence of this package)")
     return lines
 
 

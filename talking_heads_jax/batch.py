@@ -63,7 +63,7 @@ class FaceInputs(NamedTuple):
       coefficients: `FaceCoefficients`.
       vertices: (b v 3) x, y in crop pixels, z in the same scale (smaller is nearer).
       camera: `Camera`.
-      mask: (b h w 1) 1 = face or foreground.
+      mask: (b h w 1) uint8 classes, 0 for background, numbered as `morphable.parts.PARTS`.
       angles: (b 3) yaw, pitch, roll in radians.
     """
 

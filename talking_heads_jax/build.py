@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -18,6 +19,8 @@ from talking_heads_jax.assets import home_folder, locate_asset
 from talking_heads_jax.batch import FaceInputs, FramePair
 from talking_heads_jax.errors import AssetNotFoundError, ConfigError, requirement
 from talking_heads_jax.evaluation.clips import Clip
+from talking_heads_jax.evaluation.pairs import Pair
+from talking_heads_jax.evaluation.truth import ExactTruth
 from talking_heads_jax.models.base import Phase, TalkingHead
 from talking_heads_jax.models.registry import build_model as build_registered
 from talking_heads_jax.models.registry import build_phases as build_registered_phases
@@ -35,8 +38,6 @@ from talking_heads_jax.train.trainer import Loader, Trainer
 from talking_heads_jax.typing import PyTree
 
 Config = Mapping[str, Any]
-
-_FULL_MESH = 5023  # vertices of the face meshes in use; only sizes the shapes of `batch_shapes`
 
 
 def enable_compilation_cache() -> None:
@@ -234,6 +235,7 @@ def build_stage(config: Config, model: TalkingHead, *, num_samples: int) -> Stag
     """
     config = config_values(config)
     phases = build_phases(config, model)
+    _check_inputs(config, phases)
     trained = trained_networks(phases)
     clock = build_clock(config, num_samples)
     ema, checkpoint = config["optim"]["ema"], config["checkpoint"]
@@ -248,6 +250,22 @@ def build_stage(config: Config, model: TalkingHead, *, num_samples: int) -> Stag
         resume_from=checkpoint["resume_from"] or None,
         init_from={name: path for name, path in checkpoint["init_from"].items() if path},
     )
+
+
+def _check_inputs(config: Config, phases: Sequence[Phase]) -> None:
+    """Raises where an objective reads what the loader is not asked to load."""
+    options = {"mask": "masks", "vertices": "vertices", "angles": "angles"}
+    for phase in phases:
+        for name in phase.inputs:
+            if not config["data"].get(options[name], False):
+                raise ConfigError(
+                    requirement(
+                        f"data.{options[name]}",
+                        f"be True for the objectives of phase '{phase.name}'",
+                        False,
+                        f"They read `{name}`: load it, or set their weights to 0.",
+                    )
+                )
 
 
 def build_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -271,19 +289,9 @@ def build_loader(config: Config, mesh: Mesh) -> Any:
       mesh: says which rows of the batch lie on this process's devices.
 
     Raises:
-      ConfigError: if no data folder is given.
+      ConfigError: if the section names no data, or makes no sense.
       DataError: if the folder cannot be read.
     """
-    if not config["data"]["folder"]:
-        raise ConfigError(
-            requirement(
-                "data.folder",
-                "name a prepared data set",
-                "nothing",
-                "Run: talking-heads prepare VIDEOS --output DATA, then add "
-                "--config.data.folder=DATA.",
-            )
-        )
     from data_pipeline.loaders import make_train_loader
 
     return make_train_loader(
@@ -302,7 +310,7 @@ def open_clips(
     max_clips: int | None = None,
     max_frames: int | None = None,
 ) -> dict[str, Clip]:
-    """The clips of a prepared data set by name, with masks and landmarks where it has them.
+    """The clips of a data set by name, with masks, landmarks and coefficients where it has them.
 
     Args:
       folder: the data set.
@@ -316,18 +324,49 @@ def open_clips(
     """
     from data_pipeline.loaders import make_eval_pairs
 
+    known = ("angles", "expression_coeffs", "shape_coeffs", "joint_pose")
     clips = make_eval_pairs(
         {"folder": str(folder), "resolution": resolution},
         split=split,
         max_clips=max_clips,
         max_frames=max_frames,
+        optional=("mask", "landmarks68_px", *known),
     )
-    columns = ("image", "mask", "landmarks68_px")
     found = {}
     for clip_id, frames in clips:
-        images, masks, landmarks = (frames.column(name) for name in columns)
-        found[clip_id] = Clip(clip_id, images, frames.identity_id, masks, landmarks)
+        images, masks, landmarks = map(frames.column, ("image", "mask", "landmarks68_px"))
+        others = {name: frames.column(name) for name in known}
+        found[clip_id] = Clip(clip_id, images, frames.identity_id, masks, landmarks, **others)
     return found
+
+
+def open_exact_truth(folder: Path, *, clips: Mapping[str, Clip], split: str) -> ExactTruth:
+    """What a perfect system would return across identities, rendered when it is asked for.
+
+    Args:
+      folder: what `talking-heads synthesize` wrote.
+      clips: of it, as `open_clips` gave them.
+      split: of the clips.
+
+    Raises:
+      DataError: the data set is another one, or of another version of the renderer.
+    """
+    from data_pipeline.synthetic.exact_frames import ExactFrames
+
+    clip = next(iter(clips.values()))
+    first = np.asarray(clip.frames[0])
+    frames = ExactFrames(folder, resolution=first.shape[0])
+    frames.check(clip.clip_id, first)
+
+    def draw(pair: Pair, number: int) -> Any:
+        return frames.render(pair.source_clip, pair.driving_clip, number)
+
+    return ExactTruth(
+        lambda pair, number: draw(pair, number).image,
+        lambda pair, number: draw(pair, number).mask,
+        f"exact renders of the source's person as the driving person moves ({split})",
+        lambda pair, number: draw(pair, number).landmarks,
+    )
 
 
 def build_program(
@@ -365,15 +404,23 @@ def batch_shapes(config: Config) -> FramePair:
     """The global batch that a config trains on, as shapes.
 
     Args:
-      config: the whole config; with `data.angles` a pair has angles and vertices too.
+      config: the whole config; `data.masks`, `data.vertices` and `data.angles` add their fields.
+
+    Raises:
+      DataError: if the vertices of a data folder cannot be counted.
     """
-    batch, side = config["data"]["batch_size"], config["model"]["resolution"]
-    shapes = {"image": (batch, side, side, 3)}
-    if config["data"]["angles"]:
-        shapes |= {"angles": (batch, 3), "vertices": (batch, _FULL_MESH, 3)}
-    inputs = FaceInputs(
-        **{name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    )
+    from data_pipeline.loaders import count_vertices
+
+    data = config["data"]
+    batch, side = data["batch_size"], config["model"]["resolution"]
+    inputs = FaceInputs(image=jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32))
+    if data["masks"]:
+        inputs = inputs._replace(mask=jax.ShapeDtypeStruct((batch, side, side, 1), jnp.uint8))
+    if data["vertices"]:
+        shape = (batch, count_vertices(data), 3)
+        inputs = inputs._replace(vertices=jax.ShapeDtypeStruct(shape, jnp.float32))
+    if data["angles"]:
+        inputs = inputs._replace(angles=jax.ShapeDtypeStruct((batch, 3), jnp.float32))
     return FramePair(inputs, inputs)
 
 
@@ -433,7 +480,9 @@ def build_trainer(
     model = build_model(config)
     _check_values(config, model)
     # What can be refused without reading data is refused before it is read.
-    helpers, helper_params = build_helpers(config, build_phases(config, model))
+    phases = build_phases(config, model)
+    _check_inputs(config, phases)
+    helpers, helper_params = build_helpers(config, phases)
     mesh = build_mesh(config, devices)
     loader = build_loader(config, mesh) if loader is None else loader
     stage = build_stage(config, model, num_samples=loader.num_samples)

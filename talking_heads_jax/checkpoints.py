@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from talking_heads_jax.checkpoint_description import (
     build_described,
@@ -81,6 +82,7 @@ def save_model(
     config: Mapping[str, Any] | None = None,
     certificate: Mapping[str, Any] | None = None,
     extra_files: Iterable[Path] = (),
+    reduced: bool = False,
 ) -> None:
     """Writes a model for inference; the folder appears complete or not at all.
 
@@ -91,6 +93,7 @@ def save_model(
       config: of the training run, as JSON types.
       certificate: of the conversion.
       extra_files: files to move beside the state.
+      reduced: store float32 parameters as bfloat16, in half the space; reading widens them again.
 
     Raises:
       CheckpointError: if the folder is not empty, or a network is not one of the model's.
@@ -116,7 +119,8 @@ def save_model(
             write_json(temporary / "certificate.json", certificate)
         items = {}
         for name, trees in variables.items():
-            items[f"{name}.params"] = trees.get("params", {})
+            params = trees.get("params", {})
+            items[f"{name}.params"] = jax.tree.map(_as_bfloat16, params) if reduced else params
             items[f"{name}.collections"] = {k: v for k, v in trees.items() if k != "params"}
         save_items(temporary / STATE, items)
         for path in extra_files:
@@ -225,7 +229,7 @@ def _load_variables(
         if (path / f"{name}.collections").is_dir():
             tree |= load_item(path, f"{name}.collections", verified=verified, expected=others)
         _check_shapes(path, name, tree, shapes[name])
-        variables[name] = tree
+        variables[name] = tree | {"params": jax.tree.map(_widened, tree["params"])}
     return variables, used
 
 
@@ -242,6 +246,15 @@ def _shapes_of(path: Path, model: TalkingHead, names: list[str]) -> dict[str, Py
                 "Its model.json is damaged: use an intact copy, or convert it again.",
             )
         ) from error
+
+
+def _as_bfloat16(leaf: Any) -> Any:
+    return leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf
+
+
+def _widened(leaf: Any) -> Any:
+    """A parameter that was stored reduced, in the dtype parameters have."""
+    return leaf.astype(jnp.float32) if leaf.dtype == jnp.bfloat16 else leaf
 
 
 def _check_shapes(path: Path, name: str, tree: PyTree, expected: PyTree) -> None:

@@ -68,6 +68,35 @@ def _prepare(arguments: argparse.Namespace) -> int:
     return _EXIT_OK
 
 
+def _synthesize(arguments: argparse.Namespace) -> int:
+    if arguments.ict is not None and arguments.morphable != "ict":
+        raise ArgumentError(
+            requirement("--ict", "come with --morphable ict", arguments.morphable, "Add it.")
+        )
+    _use_compile_cache()
+    from data_pipeline.synthetic.writing import write_talking_heads
+
+    splits = ("val", "test", "probe", "extrapolation")
+    names = ("size", "num_frames", "stride", "takes", "seed", "motion", "poses", "image_format")
+    morphable: Any = arguments.morphable
+    if arguments.ict is not None:
+        from talking_heads_jax.morphable.registry import model_from_file
+
+        check_file(arguments.ict, ArgumentError)
+        morphable = model_from_file("ict", arguments.ict)
+    write_talking_heads(
+        arguments.output,
+        identities={
+            "train": arguments.identities,
+            **{split: getattr(arguments, f"{split}_identities") for split in splits},
+        },
+        morphable=morphable,
+        extras=arguments.fields,
+        **{name: getattr(arguments, name) for name in names},
+    )
+    return _EXIT_OK
+
+
 def _animate(arguments: argparse.Namespace) -> int:
     _use_compile_cache()
     from talking_heads_jax.inference.animate import AnimateOptions, animate_files
@@ -93,6 +122,18 @@ def _animate(arguments: argparse.Namespace) -> int:
             limits=_media_limits(arguments),
         ),
     )
+    return _EXIT_OK
+
+
+def _sweep_pose(arguments: argparse.Namespace) -> int:
+    _use_compile_cache()
+    from talking_heads_jax.inference.pose_sweep import SweepOptions, sweep_files
+
+    options = SweepOptions(
+        arguments.range, arguments.steps, tuple(arguments.source_angles), _media_limits(arguments)
+    )
+    files = (arguments.checkpoint, arguments.source, arguments.output)
+    sweep_files(*files, options=options, video=arguments.video)
     return _EXIT_OK
 
 
@@ -152,9 +193,10 @@ def _assets_list(arguments: argparse.Namespace) -> int:
 
 
 def _assets_add(arguments: argparse.Namespace) -> int:
-    from talking_heads_jax.assets import register_asset
+    from talking_heads_jax.morphable.asset_files import add_asset
 
-    register_asset(arguments.name, arguments.path)
+    asset = add_asset(arguments.path, arguments.name)
+    print(f"{asset.name}: {asset.bytes} bytes, sha256 {asset.sha256[:16]}… ({asset.licence})")
     return _EXIT_OK
 
 
@@ -188,6 +230,17 @@ def _positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return number
+
+
+def _count(text: str) -> int:
+    """An integer from 0."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0, got {text!r}")
     return number
 
 
@@ -242,6 +295,62 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     _add_limits(verb, "--max-clip-frames")
 
 
+def _add_synthesize(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("synthesize", help="render the built-in talking heads as a data set")
+    verb.set_defaults(run=_synthesize)
+    verb.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    verb.add_argument("--size", type=_positive, default=64, help="side of the pictures, px (64)")
+    people = verb.add_argument_group(
+        "people", "how many each split shows; only extrapolation shows others'"
+    )
+    people.add_argument("--identities", type=_count, default=300, help="to train on (300)")
+    people.add_argument("--val-identities", type=_count, default=0, metavar="N", help="(0)")
+    people.add_argument("--test-identities", type=_count, default=24, metavar="N", help="(24)")
+    people.add_argument(
+        "--probe-identities",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="for evaluation's probe (0)",
+    )
+    people.add_argument(
+        "--extrapolation-identities",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="those of test, turned further than anybody in train: |yaw| > 45 degrees (0)",
+    )
+    clips = verb.add_argument_group("clips")
+    clips.add_argument(
+        "--frames", dest="num_frames", type=_positive, default=8, help="of each clip (8)"
+    )
+    clips.add_argument(
+        "--stride", type=_positive, default=10, help="of 25 frames a second keep every n-th (10)"
+    )
+    clips.add_argument("--takes", type=_positive, default=1, help="clips of each person (1)")
+    clips.add_argument("--seed", type=_count, default=0, help="another seed, other people (0)")
+    clips.add_argument(
+        "--motion",
+        choices=("default", "rigid_bust"),
+        default="default",
+        help="rigid_bust: the shoulders turn with the head, so that a pose is a camera",
+    )
+    clips.add_argument("--poses", choices=("moderate", "wide"), default="moderate")
+    clips.add_argument("--morphable", choices=("procedural", "ict"), default="procedural")
+    clips.add_argument(
+        "--ict", type=Path, metavar="FILE", help="the ICT model's npz (default: the asset 'ict')"
+    )
+    verb.add_argument(
+        "--fields",
+        nargs="*",
+        choices=("vertices", "depth", "normals", "flow"),
+        default=("vertices",),
+        help="large fields to store besides masks, landmarks, pose and expression (vertices); "
+        "without a name: none",
+    )
+    verb.add_argument("--image-format", choices=("png", "jpeg"), default="png")
+
+
 def _add_animate(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("animate", help="move a portrait by the motion of a video")
     verb.set_defaults(run=_animate)
@@ -293,6 +402,28 @@ def _add_animate(verbs: argparse._SubParsersAction) -> None:
     _add_limits(verb, "--max-clip-frames", "--max-frames")
 
 
+def _add_sweep_pose(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("sweep-pose", help="turn a portrait: yaw, pitch and roll separately")
+    verb.set_defaults(run=_sweep_pose)
+    verb.add_argument(
+        "--checkpoint", type=Path, required=True, help="with a trained pose editor (fnevr)"
+    )
+    verb.add_argument("--source", type=Path, required=True, help="portrait: image or video")
+    verb.add_argument("--output", type=Path, required=True, help="picture: a row per angle")
+    verb.add_argument("--video", type=Path, help="also an .mp4 in which the angles swing")
+    verb.add_argument("--range", type=float, default=20.0, help="degrees to each side (20)")
+    verb.add_argument("--steps", type=_positive, default=7, help="pictures per angle (7)")
+    verb.add_argument(
+        "--source-angles",
+        type=float,
+        nargs=3,
+        default=(0.0, 0.0, 0.0),
+        metavar=("YAW", "PITCH", "ROLL"),
+        help="degrees the portrait is turned already: the sweep is then over the head's angles",
+    )
+    _add_limits(verb, "--max-clip-frames", "--max-frames")
+
+
 def _add_convert(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("convert", help="read a foreign checkpoint, or write one back")
     verb.set_defaults(run=_convert)
@@ -328,14 +459,14 @@ def _add_parity(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_assets(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("assets", help="files the user supplies, such as VGG19's weights")
+    verb = verbs.add_parser("assets", help="files the user supplies, such as face models")
     actions = verb.add_subparsers(dest="action", required=True, metavar="list|add")
-    listing = actions.add_parser("list", help="what is registered, and what could be")
+    listing = actions.add_parser("list", help="what is registered and what could be, licences")
     listing.set_defaults(run=_assets_list)
-    adding = actions.add_parser("add", help="register a file")
+    adding = actions.add_parser("add", help="check, convert and register a file")
     adding.set_defaults(run=_assets_add)
-    adding.add_argument("name", help="vgg19")
-    adding.add_argument("path", type=Path, help="the file")
+    adding.add_argument("path", type=Path, metavar="FILE", help="file, or ICT-FaceKit's folder")
+    adding.add_argument("--name", help="what it must be, for instance flame2020 (by its content)")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -347,7 +478,9 @@ def build_parser() -> argparse.ArgumentParser:
         dest="verb", required=True, metavar="VERB", parser_class=_Parser, title="verbs"
     )
     _add_prepare(verbs)
+    _add_synthesize(verbs)
     _add_animate(verbs)
+    _add_sweep_pose(verbs)
     _add_convert(verbs)
     _add_parity(verbs)
     _add_assets(verbs)

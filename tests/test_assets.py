@@ -6,6 +6,7 @@ import json
 import pytest
 
 from talking_heads_jax.assets import (
+    KNOWN_ASSETS,
     assets_folder,
     describe_assets,
     file_sha256,
@@ -42,8 +43,17 @@ def test_locate_asset_of_an_unregistered_file_says_how_to_get_it():
     message = str(caught.value)
     assert "vgg19-dcbb9e9d.pth" in message and "\n" not in message
     assert "talking-heads convert --model vgg19" in message
-    with pytest.raises(AssetNotFoundError, match="assets add other"):
+    with pytest.raises(AssetNotFoundError, match="assets add FILE --name other"):
         locate_asset("other")
+
+
+@pytest.mark.parametrize("name", ["flame2020", "flame2023", "bfm09", "ict", "flame_landmarks"])
+def test_locate_asset_of_a_face_model_names_file_page_and_open_alternative(name):
+    with pytest.raises(AssetNotFoundError) as caught:
+        locate_asset(name)
+    message = str(caught.value)
+    assert "https://" in message and "assets add" in message and "procedural" in message
+    assert "\n" not in message
 
 
 def test_register_asset_copies_and_lists(weights, home):
@@ -101,6 +111,17 @@ def test_registered_assets_refuses_a_damaged_index(home):
 
 
 def test_describe_assets_shows_what_is_missing_and_what_is_there(weights):
-    assert "not registered" in describe_assets()[0] and "BSD-3" in describe_assets()[0]
+    lines = describe_assets()
+    before = lines[lines.index("vgg19: not registered") :]
+    assert any("BSD-3" in line for line in before)
     register_asset("vgg19", weights)
-    assert str(assets_folder()) in describe_assets()[0]
+    after = next(line for line in describe_assets() if line.startswith("vgg19"))
+    assert str(assets_folder()) in after
+
+
+def test_describe_assets_is_a_licence_matrix():
+    text = "\n".join(describe_assets())
+    for name, known in KNOWN_ASSETS.items():
+        assert f"{name}: " in text and known.licence in text and known.page in text
+        assert known.page.startswith("https://")
+    assert "procedural: built in" in text

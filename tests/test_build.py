@@ -15,6 +15,7 @@ from configs.fomm import vox_256 as fomm_vox_256
 from talking_heads_jax import build
 from talking_heads_jax.assets import home_folder
 from talking_heads_jax.errors import AssetNotFoundError, ConfigError
+from talking_heads_jax.morphable.registry import load_morphable
 from tests.train.toy import ToyLoader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,14 +64,28 @@ def test_rules_of_the_config_freeze_parameters():
         ({"model__generator__unheard_of": 1.0}, "unheard_of"),
         ({"optim__accumulation": 3}, "divisible"),
         ({"mesh__data": 1000}, "fit the"),
-        ({"data__folder": ""}, "talking-heads prepare"),
+        ({"data__source": "folder"}, "talking-heads prepare"),
+        ({"data__num_workers": 1}, r"num_workers must be 0.*synthesize"),
     ],
 )
 def test_build_trainer_refuses_in_one_line(change, message, tmp_path):
-    loader = None if "data__folder" in change else ToyLoader(2, 64)
+    of_data = any(name.startswith("data__") for name in change)  # the loader itself refuses
+    loader = None if of_data else ToyLoader(2, 64)
     with pytest.raises(ConfigError, match=message) as caught:
         build.build_trainer(debug_config(**change), tmp_path, loader=loader)
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_folder_the_built_in_heads_are_rendered():
+    config = debug_config(data__masks=True, data__vertices=True, data__angles=True)
+    with build.build_loader(config, build.build_mesh(config)) as loader:
+        assert loader.num_samples == 300 and "built-in" in loader.description
+    shapes = build.batch_shapes(config).driving
+    assert shapes.mask.shape == (2, 64, 64, 1) and shapes.mask.dtype == np.uint8
+    assert shapes.vertices.shape == (2, load_morphable("procedural").num_vertices, 3)
+    assert shapes.angles.shape == (2, 3)
+    plain = build.batch_shapes(debug_config()).driving
+    assert (plain.mask, plain.vertices, plain.angles) == (None, None, None)
 
 
 def test_missing_vgg19_names_the_converter_and_the_stand_in(tmp_path):

@@ -121,11 +121,27 @@ def test_save_model_takes_numpy_and_bfloat16(tmp_path, model, variables):
     save_model(tmp_path / "model", model, {name: arrays[name] for name in ("generator",)})
     loaded = load_model(tmp_path / "model", networks=["generator"])
     _assert_equal(loaded.variables["generator"], variables["generator"])
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables["generator"])
-    save_model(tmp_path / "half", model, {"generator": half})
-    _assert_equal(
-        load_model(tmp_path / "half", networks=["generator"]).variables, {"generator": half}
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables["generator"]["params"])
+    save_model(tmp_path / "half", model, {"generator": {**variables["generator"], "params": half}})
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+    found = load_model(tmp_path / "half", networks=["generator"]).variables["generator"]
+    _assert_equal(found, {**variables["generator"], "params": wide})
+
+
+def test_save_model_reduced_rounds_parameters_and_leaves_statistics(tmp_path, model, variables):
+    only = {"generator": variables["generator"]}
+    for name, reduced in (("whole", False), ("reduced", True)):
+        save_model(tmp_path / name, model, only, reduced=reduced)
+    found = load_model(tmp_path / "reduced", networks=["generator"]).variables["generator"]
+    params = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), variables["generator"]["params"]
     )
+    _assert_equal(found, {**variables["generator"], "params": params})
+    sizes = [
+        sum(file.stat().st_size for file in (tmp_path / name).rglob("*") if file.is_file())
+        for name in ("whole", "reduced")
+    ]
+    assert sizes[1] < sizes[0]
 
 
 def test_load_model_names_what_is_wrong_with_a_folder(tmp_path, model, variables):

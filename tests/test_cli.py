@@ -198,7 +198,7 @@ def test_assets_add_then_list_shows_the_file(tmp_path, monkeypatch, capsys):
     weights.write_bytes(b"not read here")
     assert main(["assets", "list"]) == 0
     assert "vgg19: not registered" in capsys.readouterr().out
-    assert main(["assets", "add", "vgg19", str(weights)]) == 0
+    assert main(["assets", "add", str(weights), "--name", "vgg19"]) == 0
     capsys.readouterr()
     assert main(["assets", "list"]) == 0
     assert str(tmp_path / "home") in capsys.readouterr().out

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_pipeline.schema import SPLITS
 from talking_heads_jax.errors import DataError, check_file, requirement
 from talking_heads_jax.media.containers import VIDEO_SUFFIXES
 from talking_heads_jax.media.image import IMAGE_SUFFIXES
@@ -40,7 +39,7 @@ class Source:
     def split(self) -> str | None:
         """The split that FOMM's layout (`train/...`, `test/...`) puts it in, or None."""
         first, _, rest = self.clip_id.partition("/")
-        return first if rest and first in SPLITS else None
+        return first if rest and first in ("train", "test") else None
 
 
 def find_sources(folder: Path, *, exclude: Path | None = None) -> tuple[list[Source], list[str]]:

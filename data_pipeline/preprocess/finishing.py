@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data_pipeline.mesh import Mesh, write_mesh
 from data_pipeline.preprocess.crops import RULE_CENTRE
 from data_pipeline.preprocess.output import OutputFolder
 from data_pipeline.preprocess.splitting import Split, split_clips
@@ -53,7 +54,7 @@ class PrepareSummary:
       skipped: clip to the reason why it is not in the data set.
       records: split to number of frames.
       reused: clips that were staged by an earlier run.
-      split_note: how train and test were divided.
+      split_note: how the clips were divided.
       warnings: one line each, for the user to read.
       seconds: wall time.
     """
@@ -157,6 +158,7 @@ def finish(
     ignored: Sequence[str],
     started: float,
     progress: bool,
+    mesh: Mesh | None = None,
 ) -> PrepareSummary:
     """Writes records, clip table and manifest from the staged clips.
 
@@ -168,11 +170,13 @@ def finish(
       ignored: files that are no clips, for the manifest.
       started: `time.monotonic()` at the start.
       progress: shows a progress bar and prints the outcome.
+      mesh: of the vertices, or None.
 
     Returns:
       What was done.
 
     Raises:
+      ArgumentError: clips of different face models, or of another than the mesh.
       DataError: the folder cannot be written to.
     """
     # TFDS takes a second to import: not before there is something to write.
@@ -181,18 +185,21 @@ def finish(
     present = [row for row in rows if row["status"] == PRESENT]
     optional = [name for name in OPTIONAL_FIELDS if any(name in row["fields"] for row in present)]
     fields = tuple(name for name in FIELDS if name in optional or name not in OPTIONAL_FIELDS)
+    shapes = _common_shapes(present)
     tables, shards = {}, {}
     total = sum(row["frames"] for row in present)
     with tqdm(total=total, desc="records", unit="frame", disable=not progress) as bar:
 
         def examples(part: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             for row in part:
-                for example in staged_examples(folder.staging, row, optional):
+                for example in staged_examples(folder.staging, row, optional, shapes):
                     yield example
                     bar.update()
 
         for name in SPLITS:
             chosen = [row for row in present if split.of_clip[row["clip_id"]] == name]
+            if not chosen and name not in ("train", "test"):
+                continue
             tables[name] = _clip_entries(chosen)
             shards[name] = [functools.partial(examples, part) for part in _shards(chosen)]
         shutil.rmtree(folder.records, ignore_errors=True)
@@ -203,7 +210,9 @@ def finish(
                 fields=fields,
                 size=options.size,
                 image_format=options.image_format,
+                shapes=shapes,
             )
+            mesh_sha256 = write_mesh(folder.path, mesh) if mesh else ""
         except OSError as error:
             raise DataError(
                 requirement(
@@ -213,7 +222,7 @@ def finish(
                     "Free some space, then run the same command again: finished clips are kept.",
                 )
             ) from error
-    table = ClipTable(options.size, options.image_format, fields, tables)
+    table = ClipTable(options.size, options.image_format, fields, tables, shapes, mesh_sha256)
     for row in present:
         row["split"] = split.of_clip[row["clip_id"]]
     centred = sum(row["crop_rule"] == RULE_CENTRE for row in present if row["kind"] != "arrays")
@@ -229,7 +238,7 @@ def finish(
         output=folder.path,
         clips=len(present),
         skipped={row["clip_id"]: row["reason"] for row in rows if row["status"] == SKIPPED},
-        records={name: table.num_records(name) for name in SPLITS},
+        records={name: table.num_records(name) for name in tables},
         reused=sum(bool(row.get("reused")) for row in rows),
         split_note=split.note,
         warnings=tuple(warnings),
@@ -243,6 +252,23 @@ def finish(
         warnings=warnings,
     )
     return announce(summary, progress)
+
+
+def _common_shapes(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """The one shape that each field of a face model has in all clips that hold it."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for row in rows:
+        for name, shape in row.get("shapes", {}).items():
+            if shapes.setdefault(name, tuple(shape)) != tuple(shape):
+                raise ArgumentError(
+                    requirement(
+                        f"{name} of {row['clip_id']}",
+                        f"have shape {shapes[name]} as in the clips before it",
+                        tuple(shape),
+                        "A data set is of one face model.",
+                    )
+                )
+    return shapes
 
 
 def _clip_entries(rows: Sequence[Mapping[str, Any]]) -> tuple[ClipEntry, ...]:
@@ -269,7 +295,7 @@ def _shards(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
 
 
 def _public(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    inner = ("fingerprint", "reused", "encoded_bytes", "crop_size")
+    inner = ("fingerprint", "reused", "encoded_bytes", "crop_size", "shapes")
     return [{key: value for key, value in row.items() if key not in inner} for row in rows]
 
 

@@ -167,11 +167,11 @@ class OutputFolder:
         had = self.manifest["options"]
         if had == self._options and (not self.complete or (self.path / CLIP_TABLE).is_file()):
             return
-        keys = sorted(had.keys() | self._options.keys())
+        old, new = _flat(had), _flat(self._options)
         other = [
-            f"{key}={had.get(key)!r} instead of {self._options.get(key)!r}"
-            for key in keys
-            if had.get(key) != self._options.get(key)
+            f"{key}={old.get(key)!r} instead of {new.get(key)!r}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
         ]
         raise DataError(
             requirement(
@@ -223,3 +223,12 @@ class OutputFolder:
                     "Wait for it, or choose another --output.",
                 )
             ) from error
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by dotted names, so that a message about sections names what differs in them."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat

@@ -14,8 +14,8 @@ class Split:
     """The outcome.
 
     Attributes:
-      of_clip: clip to 'train' or 'test'.
-      rule: 'given', 'folders', 'identity', 'clip' or 'none'.
+      of_clip: clip to one of `schema.SPLITS`.
+      rule: 'given', 'folders', 'stated', 'identity', 'clip' or 'none'.
       note: one sentence for the manifest.
     """
 

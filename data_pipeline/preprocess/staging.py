@@ -32,7 +32,8 @@ from data_pipeline.preprocess.crops import (
     transform_points,
 )
 from data_pipeline.preprocess.discovery import VIDEO, Source
-from data_pipeline.schema import SCHEMA_VERSION, read_json, write_json
+from data_pipeline.records import round_for_storage
+from data_pipeline.schema import FIELDS, SCHEMA_VERSION, field_shape, read_json, write_json
 from talking_heads_jax.errors import (
     DataError,
     MediaError,
@@ -144,7 +145,7 @@ class ClipStage:
           report: the clip's row of the manifest, and its fingerprint.
           arrays: fields of the record by name, one row per frame; none for a skipped clip.
         """
-        report["encoded_bytes"] = sum(self._lengths)
+        report["encoded_bytes"] = sum(self._lengths) + sum(a.nbytes for a in arrays.values())
         self._report = report
         np.savez(
             self._partial / _ARRAYS,
@@ -181,18 +182,32 @@ def staged_report(staging: Path, clip_id: str, fingerprint: str | None = None) -
       clip_id: the clip.
       fingerprint: what the report must carry; None takes any.
     """
-    path = staged_folder(staging, clip_id) / _REPORT
-    try:
-        report = read_json(path)
-    except DataError:  # absent, or damaged: staged again
-        return None
-    if fingerprint is not None and report.get("fingerprint") != fingerprint:
+    report = staged_row(staged_folder(staging, clip_id))
+    if report is None or fingerprint not in (None, report.get("fingerprint")):
         return None
     return report
 
 
+def staged_row(folder: Path) -> dict[str, Any] | None:
+    """Returns the report of the clip in a folder of the staging area, or None.
+
+    Args:
+      folder: of one clip; a half-written one has another name than its clip would give it.
+    """
+    try:
+        report = read_json(folder / _REPORT)
+    except DataError:  # absent, or damaged: staged again
+        return None
+    clip_id = report.get("clip_id")
+    named = isinstance(clip_id, str) and staged_folder(folder.parent, clip_id) == folder
+    return report if named else None
+
+
 def staged_examples(
-    staging: Path, report: Mapping[str, Any], optional: Sequence[str]
+    staging: Path,
+    report: Mapping[str, Any],
+    optional: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields the records of a staged clip, in order.
 
@@ -200,7 +215,8 @@ def staged_examples(
       staging: the folder that holds all staged clips.
       report: the clip's report.
       optional: the optional fields that every record of the data set has; those this clip lacks
-        are filled: coordinates and angles with NaN, visibility and masks with 0.
+        are filled: numbers with NaN, visibility and masks with 0, text with ''.
+      shapes: of the fields whose shape depends on the face model.
 
     Yields:
       Field name to value; 'image' is encoded bytes.
@@ -208,12 +224,8 @@ def staged_examples(
     folder = staged_folder(staging, report["clip_id"])
     with np.load(folder / _ARRAYS, allow_pickle=False) as content:
         arrays = dict(content)
-    missing = {
-        "landmarks68_px": np.full((68, 2), np.nan, np.float32),
-        "landmarks68_visible": np.zeros(68, np.uint8),
-        "angles": np.full(3, np.nan, np.float32),
-        "mask": np.zeros((report["crop_size"],) * 2, np.uint8),
-    }
+    size = report["crop_size"]
+    missing = {name: _nothing(name, size, shapes or {}) for name in optional if name not in arrays}
     box = np.array(report["box_px"], np.float32)
     matrix = crop_matrix(tuple(report["box_px"]), report["crop_size"])
     with (folder / _FRAMES).open("rb") as file:
@@ -228,10 +240,36 @@ def staged_examples(
                 "schema_version": SCHEMA_VERSION,
             }
             for name in optional:
-                example[name] = arrays[name][row] if name in arrays else missing[name]
-            if "mask" in example:
-                example["mask"] = encode_image(example["mask"], "png")
+                value = arrays[name][row] if name in arrays else missing[name]
+                example[name] = storable(name, value, size)
             yield example
+
+
+def storable(name: str, value: Any, size: int) -> Any:
+    """Returns an optional field as TFDS takes it: text as `str`, masks as png, the rest rounded.
+
+    Args:
+      name: of the field.
+      value: of one record.
+      size: height and width of the images.
+    """
+    field = FIELDS[name]
+    if field.dtype == "str":
+        return str(value)
+    if field.dtype == "mask":
+        return encode_image(value, "png")
+    return round_for_storage(name, value, size) if field.stored else value
+
+
+def _nothing(name: str, size: int, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """What a record holds in an optional field that its clip lacks."""
+    dtype = FIELDS[name].dtype
+    if dtype == "str":
+        return ""
+    if dtype == "mask":
+        return np.zeros((size, size), np.uint8)
+    value = 0 if np.dtype(dtype).kind == "u" else np.nan
+    return np.full(field_shape(name, size, shapes), value, np.dtype(dtype))
 
 
 def stage_clip(job: StageJob) -> dict[str, Any]:

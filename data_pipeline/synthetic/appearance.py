@@ -177,11 +177,18 @@ def texture_maps(arrays: Mapping[str, np.ndarray], size: int) -> TextureMaps:
 
 
 def _bake(arrays: Mapping[str, np.ndarray], size: int) -> TextureMaps:
-    from talking_heads_jax.ops.rasterizer import rasterize
+    import jax.numpy as jnp
+
+    from talking_heads_jax.ops.rasterizer import rasterize, require_complete
 
     uv = np.asarray(arrays["uv"], np.float32)
     flat = np.concatenate([2 * uv - 1, np.zeros((len(uv), 1), np.float32)], axis=1)
-    found = rasterize(flat[None], arrays["faces_uv"], height=size, width=size, budget=4 * size**2)
+    corners_uv = jnp.asarray(arrays["faces_uv"], jnp.int32)
+    # The triangles hardly overlap, but their boxes do.
+    found = rasterize(
+        jnp.asarray(flat)[None], corners_uv, height=size, width=size, budget=8 * size**2
+    )
+    require_complete(found)
     face = np.asarray(found.face_id[0])
     weight = np.asarray(found.barycentric[0])
     template = np.asarray(arrays["v_template"], np.float32)
@@ -340,8 +347,8 @@ class _Painter:
             where = np.exp(-0.5 * (((p[:, 1] - 0.8) / 1.9) ** 2)) * front
             color = _mixed(color, skin * np.array([0.72, 0.55, 0.45]), 0.38 * dots * where)
         if self.traits.age > 0.6:
-            blots = _smooth(0.45, 0.6, value_noise(p / 0.8, self.noise_seed + 8))
-            color = _mixed(color, skin * 0.72, 0.35 * blots * front)
+            blots = _smooth(0.5, 0.8, fractal_noise(p / 0.9, self.noise_seed + 8, octaves=3))
+            color = _mixed(color, skin * 0.75, 0.3 * blots * front)
         return color
 
     def _eye_region(

@@ -25,6 +25,7 @@ from talking_heads_jax.typing import Array
 
 MODEL_ROW = "model"
 COPY_DRIVING = "copy_driving"
+BLUR_SOURCE = "blur_source"
 MOVE_SOURCE = "move_source_by_silhouette"
 
 
@@ -40,7 +41,7 @@ class Task(NamedTuple):
     Attributes:
       pair: the names.
       source: (h w 3) as the data set stores it.
-      source_mask: (1 h w 1) float32, 1 for the foreground; None where the data has none.
+      source_mask: (1 h w 1) float32, 1 on the head; None where the data has none.
       driving: the clip the motion is from.
     """
 
@@ -55,7 +56,7 @@ class DrivingBatch(NamedTuple):
 
     Attributes:
       frames: (b h w 3) as the data set stores them.
-      masks: (b h w 1) float32, 1 for the foreground; None where the data has none.
+      masks: (b h w 1) float32, 1 on the head; None where the data has none.
       start: position of the first among the pair's driving frames.
       count: how many are no padding.
     """
@@ -169,7 +170,7 @@ class TrivialAnswer(Answer):
 
 
 class MovedSource(Answer):
-    """The source, moved as one piece: see `trivial.move_by_silhouette`."""
+    """The source, moved as its head's silhouette moved: see `trivial.move_by_silhouette`."""
 
     def bind(self, task: Task) -> Predict:
         """Keeps the source and its silhouette."""
@@ -191,7 +192,7 @@ def trivial_answers(
     answers: dict[str, Answer] = {"copy_source": TrivialAnswer(_copy_source)}
     for sigma in sigmas_px:
         blur = functools.partial(_blur_source, sigma_px=sigma)
-        answers[f"blur_source_{sigma:g}px"] = TrivialAnswer(blur)
+        answers[f"{BLUR_SOURCE}_{sigma:g}px"] = TrivialAnswer(blur)
     if masks:
         answers[MOVE_SOURCE] = MovedSource()
     return {**answers, COPY_DRIVING: TrivialAnswer(trivial.copy_driving)}

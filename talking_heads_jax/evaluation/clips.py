@@ -19,6 +19,10 @@ class Clip(NamedTuple):
         the data has none.
       landmarks: number -> (n 2) in pixels, NaN where there is no face; None where the data has
         none.
+      angles: number -> (3,) yaw, pitch, roll in radians; None likewise.
+      expression_coeffs: number -> (d,) of the data set's morphable model; None likewise.
+      shape_coeffs: number -> (d,) likewise.
+      joint_pose: number -> (3 j,) axis-angle per joint of that model, radians; None likewise.
     """
 
     clip_id: str
@@ -26,6 +30,10 @@ class Clip(NamedTuple):
     identity_id: str = ""
     masks: Sequence[np.ndarray] | None = None
     landmarks: Sequence[np.ndarray] | None = None
+    angles: Sequence[np.ndarray] | None = None
+    expression_coeffs: Sequence[np.ndarray] | None = None
+    shape_coeffs: Sequence[np.ndarray] | None = None
+    joint_pose: Sequence[np.ndarray] | None = None
 
     @property
     def person(self) -> str:

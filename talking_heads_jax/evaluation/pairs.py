@@ -15,7 +15,12 @@ import numpy as np
 
 from talking_heads_jax.errors import ArgumentError, DataError, requirement
 from talking_heads_jax.evaluation.clips import Clip
-from talking_heads_jax.evaluation.protocols import FIRST_FRAME, RANDOM_FRAMES, Protocol
+from talking_heads_jax.evaluation.protocols import (
+    FIRST_FRAME,
+    NEXT_PERSON,
+    RANDOM_FRAMES,
+    Protocol,
+)
 from talking_heads_jax.inference.motion_transfer import best_frame
 
 # A pair's name is a folder's name on any system; so many characters leave room for the numbers.
@@ -85,6 +90,8 @@ def build_pairs(protocol: Protocol, clips: Iterable[Clip]) -> PairList:
         drawn = _first_frames(protocol, clips)
     elif protocol.pairing == RANDOM_FRAMES:
         drawn = _random_frames(protocol, clips)
+    elif protocol.pairing == NEXT_PERSON:
+        drawn = _next_person(protocol, clips)
     else:
         drawn = _across_clips(protocol, clips)
     pairs = tuple(_with_unique_names(drawn))
@@ -152,7 +159,7 @@ def _first_frames(protocol: Protocol, clips: Sequence[Clip]) -> Iterator[Pair]:
     start = 0 if protocol.include_source else 1
     for clip in clips:
         if len(clip.frames) > start:
-            frames = range(start, len(clip.frames))
+            frames = spread_frames(start, len(clip.frames), protocol.driving_per_clip)
             yield _pair(_plain(clip.clip_id), clip, 0, clip, frames)
 
 
@@ -188,7 +195,41 @@ def _across_clips(protocol: Protocol, clips: Sequence[Clip]) -> Iterator[Pair]:
         for clip in driving:
             if clip.person != source.person:
                 name = f"{_plain(source.clip_id)}-{frame:06d}--{_plain(clip.clip_id)}"
-                yield _pair(name, source, frame, clip, range(len(clip.frames)))
+                frames = spread_frames(0, len(clip.frames), protocol.driving_per_clip)
+                yield _pair(name, source, frame, clip, frames)
+
+
+def _next_person(protocol: Protocol, clips: Sequence[Clip]) -> Iterator[Pair]:
+    """A ring of clips in random order: each is driven by the next that shows somebody else."""
+    clips = [clip for clip in clips if len(clip.frames)]
+    rng = _generator(protocol.seed, "next person")
+    ring = [clips[i] for i in np.argsort(rng.random(len(clips)))]
+    for number, source in enumerate(ring):
+        others = [*ring[number + 1 :], *ring[:number]]
+        driving = next((clip for clip in others if clip.person != source.person), None)
+        if driving is not None:
+            name = f"{_plain(source.clip_id)}--{_plain(driving.clip_id)}"
+            # Frame 0 of a clip is its source elsewhere: the frames after it drive here too.
+            start = min(1, len(driving.frames) - 1)
+            frames = spread_frames(start, len(driving.frames), protocol.driving_per_clip)
+            yield _pair(name, source, 0, driving, frames)
+
+
+def spread_frames(start: int, stop: int, count: int) -> Sequence[int]:
+    """Numbers in the middle of equal parts of a range.
+
+    Args:
+      start: the first of the range.
+      stop: behind its last.
+      count: how many parts; 0, or as many as there are numbers or more, takes them all.
+
+    Returns:
+      Increasing numbers.
+    """
+    length = stop - start
+    if not 0 < count < length:
+        return range(start, stop)
+    return [start + ((2 * part + 1) * length) // (2 * count) for part in range(count)]
 
 
 def _with_initial_frames(pairs: Sequence[Pair], clips: Mapping[str, Clip]) -> Iterator[Pair]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from talking_heads_jax.errors import ConfigError, requirement
 
-FIRST_FRAME, RANDOM_FRAMES, ACROSS_CLIPS = "first_frame", "random_frames", "across_clips"
-PAIRINGS = (FIRST_FRAME, RANDOM_FRAMES, ACROSS_CLIPS)
+FIRST_FRAME, RANDOM_FRAMES = "first_frame", "random_frames"
+ACROSS_CLIPS, NEXT_PERSON = "across_clips", "next_person"
+PAIRINGS = (FIRST_FRAME, RANDOM_FRAMES, ACROSS_CLIPS, NEXT_PERSON)
 ABSOLUTE, RELATIVE = "absolute", "relative_best_frame"
 MOTIONS = (ABSOLUTE, RELATIVE)
 
@@ -24,7 +25,8 @@ class Protocol:
       name: as on the command line.
       description: one line for reports.
       pairing: 'first_frame' (frame 0 of a clip is driven by the others), 'random_frames' (random
-        pairs within a clip) or 'across_clips' (sources driven by clips of other people).
+        pairs within a clip), 'across_clips' (sources driven by clips of other people) or
+        'next_person' (frame 0 of every clip is driven by one clip of somebody else).
       motion: 'absolute', or 'relative_best_frame': movement since the driving frame that is most
         like the source, not scaled.
       version: raised when the same seed would give other pairs.
@@ -34,6 +36,9 @@ class Protocol:
       both_directions: 'random_frames': each pair also with its frames exchanged.
       num_sources: 'across_clips': source images.
       num_driving: 'across_clips': driving clips.
+      driving_per_clip: only so many driving frames of a clip, spread evenly over it; 0 for all. Not
+        for 'random_frames'.
+      exact_truth: across identities: the data set renders what a perfect system would return.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Protocol:
     both_directions: bool = True
     num_sources: int = 10
     num_driving: int = 14
+    driving_per_clip: int = 0
+    exact_truth: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Protocol":
@@ -83,19 +90,30 @@ class Protocol:
                     requirement(f"protocol.{name}", f"be one of {choices}", values[name], "Choose.")
                 )
         smallest = {"seed": 0, "version": 1, "pairs_per_clip": 1, "num_sources": 1}
-        for name, bound in (smallest | {"num_driving": 1}).items():
+        smallest |= {"num_driving": 1, "driving_per_clip": 0}
+        for name, bound in smallest.items():
             if values.get(name, bound) < bound:
                 raise ConfigError(
                     requirement(
                         f"protocol.{name}", f"be at least {bound}", values[name], "Raise it."
                     )
                 )
-        return cls(**values)
+        protocol = cls(**values)
+        if protocol.exact_truth and protocol.same_identity:
+            raise ConfigError(
+                requirement(
+                    "protocol.exact_truth",
+                    "be asked for across identities only",
+                    protocol.pairing,
+                    "Omit it: the driving frame is the truth.",
+                )
+            )
+        return protocol
 
     @property
     def same_identity(self) -> bool:
         """Whether the driving frame is the truth: it shows the source's own person and clip."""
-        return self.pairing != ACROSS_CLIPS
+        return self.pairing in (FIRST_FRAME, RANDOM_FRAMES)
 
     @property
     def relative(self) -> bool:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from talking_heads_jax.errors import ArgumentError, DataError, requirement
+from talking_heads_jax.evaluation.answers import BLUR_SOURCE, COPY_DRIVING
 from talking_heads_jax.evaluation.intervals import LEVEL, RESAMPLES, Interval, bootstrap_interval
 from talking_heads_jax.evaluation.pair_files import PAIRS_FILE, pairs_text
 from talking_heads_jax.evaluation.pairs import Pair
 from talking_heads_jax.evaluation.results import EvaluationResult
 from talking_heads_jax.media.image import write_image
-from talking_heads_jax.metrics.recipes import Recipe
+from talking_heads_jax.metrics.recipes import IDENTITY, MOTION, PICTURE, PROBE, Recipe
 
 METRICS_FILE, TABLE_FILE, GALLERY_FILE = "metrics.json", "table.md", "gallery.png"
 NO_TRUTH = (
@@ -61,9 +62,11 @@ def best_trivial(result: EvaluationResult, recipe: Recipe) -> str:
 
     Args:
       result: of an evaluation with a truth.
-      recipe: the column.
+      recipe: the column. Where motion is graded the copy of the driving frame knows the answer,
+        across identities too.
     """
-    rows = [row for row in result.values if row not in (*result.systems, result.oracle)]
+    knowing = {result.oracle, COPY_DRIVING if recipe.aspect == MOTION else result.oracle}
+    rows = [row for row in result.values if row not in knowing | set(result.systems)]
     means = {row: interval_of(result, result.values[row][recipe.name]).mean for row in rows}
     return (max if recipe.higher_is_better else min)(means, key=means.__getitem__)
 
@@ -77,11 +80,37 @@ def gain_over_trivial(
       result: of an evaluation with a truth.
       recipe: the column.
       system: its row; None for the first.
+
+    Returns:
+      NaN where the identity is graded: a copy of the source is the right person, and beating it
+      would mean nothing.
     """
+    if recipe.aspect == IDENTITY:
+        return Interval(float("nan"), float("nan"), float("nan"))
     sign = 1.0 if recipe.higher_is_better else -1.0
     own = np.asarray(result.values[system or result.systems[0]][recipe.name])
     other = np.asarray(result.values[best_trivial(result, recipe)][recipe.name])
     return interval_of(result, sign * (own - other))
+
+
+def share_below(
+    result: EvaluationResult, recipe: Recipe, row: str, system: str | None = None
+) -> Interval:
+    """How far a system's error lies below another row's, as a share of that row's.
+
+    Args:
+      result: of an evaluation with a truth.
+      recipe: a column of which less is better.
+      row: the other one.
+      system: its row; None for the first.
+
+    Returns:
+      Of the means; the interval is that of the difference over the other row's mean.
+    """
+    own = np.asarray(result.values[system or result.systems[0]][recipe.name])
+    other = np.asarray(result.values[row][recipe.name])
+    scale = interval_of(result, np.where(np.isfinite(own), other, np.nan)).mean
+    return Interval(*(value / scale for value in interval_of(result, other - own)))
 
 
 def mean_over_frames(result: EvaluationResult, row: str, recipe: Recipe) -> float | None:
@@ -94,9 +123,9 @@ def mean_over_frames(result: EvaluationResult, row: str, recipe: Recipe) -> floa
 
     Returns:
       The mean; NaN where no pair has a value; None for a recipe with a mask, for it is not known
-      how many frames of a pair show its region.
+      how many frames of a pair show its region, and for one of the probe, likewise.
     """
-    if recipe.needs_mask:
+    if recipe.needs_mask or recipe.compares == PROBE:
         return None
     values = np.asarray(result.values[row][recipe.name], np.float64)
     frames = np.where(np.isfinite(values), np.asarray(result.num_frames, np.float64), np.nan)
@@ -137,9 +166,22 @@ def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]
                     **gain_over_trivial(result, recipe, system)._asdict(),
                 }
                 for recipe in result.recipes
+                if recipe.aspect != IDENTITY
             }
             for system in (result.systems if result.recipes else ())
         },
+        "share_below": {
+            system: {
+                row: {
+                    recipe.name: share_below(result, recipe, row, system)._asdict()
+                    for recipe in _errors_of_pictures(result)
+                }
+                for row in result.values
+                if row not in (*result.systems, result.oracle)
+            }
+            for system in (result.systems if _errors_of_pictures(result) else ())
+        },
+        "references": result.references,
         "pairs": [
             {
                 "name": pair.name,
@@ -191,6 +233,10 @@ def as_markdown(result: EvaluationResult, info: Mapping[str, Any]) -> str:
     for row, columns in result.values.items():
         cells = [_cell(result, columns[recipe.name]) for recipe in result.recipes]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    for row, values in result.references.items():
+        numbers = [values.get(recipe.name) for recipe in result.recipes]
+        cells = ["–" if number is None else f"{number:.4f}" for number in numbers]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
     if protocol.include_source:  # FOMM's script, which takes the mean of all frames
         for system in result.systems:
             means = [mean_over_frames(result, system, recipe) for recipe in result.recipes]
@@ -200,6 +246,17 @@ def as_markdown(result: EvaluationResult, info: Mapping[str, Any]) -> str:
         gains = [_text(gain_over_trivial(result, recipe, system)) for recipe in result.recipes]
         name = "gain" if len(result.systems) == 1 else f"gain of {system}"
         lines.append(f"| {name} over the best trivial answer | " + " | ".join(gains) + " |")
+        errors = _errors_of_pictures(result)
+        for trivial, rows in (("copy_source", ("copy_source",)), ("the best blur", _blurs(result))):
+            if not errors or not rows:
+                continue
+            cells = []
+            for recipe in result.recipes:
+                shares = [share_below(result, recipe, row, system) for row in rows]
+                least = min(shares, key=lambda share: share.mean)
+                cells.append(_percent(least) if recipe in errors else "–")
+            name = "below" if len(result.systems) == 1 else f"{system} below"
+            lines.append(f"| {name} {trivial}, % | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -346,6 +403,27 @@ def _text(interval: Interval) -> str:
     if np.isnan(interval.low):
         return f"{interval.mean:.4f}"
     return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def _errors_of_pictures(result: EvaluationResult) -> list[Recipe]:
+    """The columns of which a share means something: less is better, and zero is perfect."""
+    return [
+        recipe
+        for recipe in result.recipes
+        if recipe.aspect == PICTURE and not recipe.higher_is_better
+    ]
+
+
+def _blurs(result: EvaluationResult) -> list[str]:
+    return [row for row in result.values if row.startswith(BLUR_SOURCE)]
+
+
+def _percent(share: Interval) -> str:
+    if np.isnan(share.mean):
+        return "–"
+    if np.isnan(share.low):
+        return f"{100 * share.mean:.1f}"
+    return f"{100 * share.mean:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 def _join(images: Sequence[np.ndarray], *, axis: int, gap: int) -> np.ndarray:

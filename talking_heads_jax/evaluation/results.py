@@ -20,7 +20,7 @@ from talking_heads_jax.evaluation.pairs import Pair, PairList
 from talking_heads_jax.metrics.recipes import Recipe, select_recipes
 
 PARTIAL_FILE, PICTURES_FILE = "partial.json", "pictures.npz"
-_FORMAT, _VERSION = "talking_heads_jax partial evaluation", 1
+_FORMAT, _VERSION = "talking_heads_jax partial evaluation", 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,8 @@ class EvaluationResult:
       oracle: the row that knows the answer; '' where none does.
       values: row name -> recipe name -> mean over the frames of each pair; NaN where no frame shows
         the recipe's region.
+      references: row name -> recipe name -> a number that no pair was scored for: what guessing
+        scores, and what the probe gets wrong on true pictures.
       initial_frames: system -> rest frame of each pair; systems without relative motion are absent.
       gallery: pictures of some pairs.
     """
@@ -64,6 +66,7 @@ class EvaluationResult:
     truth: str
     oracle: str
     values: dict[str, dict[str, list[float]]]
+    references: dict[str, dict[str, float]]
     initial_frames: dict[str, list[int]]
     gallery: list[GalleryRow]
 
@@ -125,6 +128,7 @@ def write_partial(
         "truth": result.truth,
         "oracle": result.oracle,
         "values": result.values,
+        "references": result.references,
         "initial_frames": result.initial_frames,
     }
     # JSON's floats are Python's repr: they come back bit for bit, NaN included.
@@ -161,6 +165,10 @@ def read_partial(folder: Path) -> tuple[EvaluationResult, dict[str, Any], dict[s
         initial = {
             str(row): [int(x) for x in column] for row, column in document["initial_frames"].items()
         }
+        references = {
+            str(row): {str(name): float(value) for name, value in columns.items()}
+            for row, columns in document["references"].items()
+        }
         recipes = select_recipes(document["recipes"])
         columns = [column for row in values.values() for column in row.values()]
         if any(len(column) != len(positions) for column in [*columns, *initial.values()]):
@@ -180,6 +188,7 @@ def read_partial(folder: Path) -> tuple[EvaluationResult, dict[str, Any], dict[s
             str(document["truth"]),
             str(document["oracle"]),
             values,
+            references,
             initial,
             _read_pictures(path.with_name(PICTURES_FILE), pair_list),
         )
@@ -224,6 +233,7 @@ def merge_results(parts: Sequence[tuple[str, EvaluationResult]]) -> EvaluationRe
             ("rows", list(first.values), list(part.values)),
             ("systems", first.systems, part.systems),
             ("truth", first.truth, part.truth),
+            ("references", first.references, part.references),
             (
                 "rest frames",
                 list(filled.initial_frames),

@@ -6,7 +6,6 @@ image.
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,27 +27,20 @@ from talking_heads_jax.evaluation.clips import Clip, as_bytes, as_unit_float
 from talking_heads_jax.evaluation.pairs import Pair, PairList, check_pairs
 from talking_heads_jax.evaluation.predictions import PredictionWriter
 from talking_heads_jax.evaluation.results import EvaluationResult, GalleryRow
-from talking_heads_jax.metrics.recipes import MASKED, RECONSTRUCTION, Recipe, select_recipes
-from talking_heads_jax.metrics.regions import FOREGROUND, region_weights
+from talking_heads_jax.evaluation.truth import (
+    ExactTruth,
+    TruthReader,
+    choose_recipes,
+    what_is_known,
+)
+from talking_heads_jax.metrics.recipes import CANDIDATES, PROBE, Comparison, Recipe
+from talking_heads_jax.metrics.regions import silhouette_weights
 from talking_heads_jax.metrics.streaming import WeightedMean
-from talking_heads_jax.typing import Array
+from talking_heads_jax.networks.probe import Probe, load_probe, run_probe
+from talking_heads_jax.typing import Array, PyTree
 
 DRIVING_TRUTH = "the driving frame"
-
-
-@dataclasses.dataclass(frozen=True)
-class ExactTruth:
-    """Truth for pairs of different people, which only a data set that can render them has.
-
-    Attributes:
-      image: (pair, number of the driving frame) -> (h w 3), what a perfect system would return.
-      mask: the same -> (h w) uint8 classes; None where there are none.
-      description: for reports.
-    """
-
-    image: Callable[[Pair, int], np.ndarray]
-    mask: Callable[[Pair, int], np.ndarray] | None = None
-    description: str = "exact renderings"
+CHANCE, PROBE_ITSELF = "chance", "the probe's own error"
 
 
 def evaluate_pairs(
@@ -59,6 +51,8 @@ def evaluate_pairs(
     recipes: Sequence[str] = (),
     batch_size: int = 4,
     truth: ExactTruth | None = None,
+    probe: Probe | None = None,
+    more_trivial: Mapping[str, Answer] | None = None,
     shard: tuple[int, int] = (0, 1),
     gallery_pairs: int = 4,
     writer: PredictionWriter | None = None,
@@ -74,6 +68,9 @@ def evaluate_pairs(
         clips (or the exact truth) have masks. Where there is no truth: none.
       batch_size: frames per call, that of the checkpoint answers.
       truth: of pairs of different people; the driving frame is the truth of all others.
+      probe: of the recipes `probe_*`; None for the one that comes with the package.
+      more_trivial: row name -> an answer that has learnt nothing and belongs to the systems that
+        are scored, such as the bare mesh warp of mesh-driven ones.
       shard: (i, n): only the pairs i, i + n, i + 2n, ...
       gallery_pairs: keep pictures of so many pairs, spread over the list, one frame each.
       writer: takes the predictions of the first system.
@@ -81,6 +78,7 @@ def evaluate_pairs(
 
     Raises:
       ArgumentError: metrics without a truth or mask to compare with, or names of rows that clash.
+      AssetNotFoundError: a recipe needs the probe, and none is stored.
       DataError: clips that do not hold the pairs, frames of another size, or predictions that are
         not finite.
     """
@@ -97,10 +95,12 @@ def evaluate_pairs(
         )
     named = {name for pair in pair_list.pairs for name in (pair.source_clip, pair.driving_clip)}
     clip_masks = all(clips[name].masks is not None for name in named)
-    has_masks = clip_masks if same else truth is not None and truth.mask is not None
-    chosen = _choose_recipes(recipes, known=same or truth is not None, masks=has_masks)
+    chosen = choose_recipes(recipes, what_is_known(pair_list.pairs, clips, truth, same=same))
+    if probe is None and any(recipe.compares == PROBE for recipe in chosen):
+        probe = load_probe()
     answers = dict(systems)
-    for name, answer in (trivial_answers(masks=clip_masks) if chosen else {}).items():
+    trivial = {**trivial_answers(masks=clip_masks), **(more_trivial or {})} if chosen else {}
+    for name, answer in trivial.items():
         if name in answers:
             raise ArgumentError(
                 requirement("a system's name", "differ from the trivial rows", name, "Rename it.")
@@ -117,10 +117,14 @@ def evaluate_pairs(
         description,
         COPY_DRIVING if same and chosen else "",
         {row: {recipe.name: [] for recipe in chosen} for row in answers} if chosen else {},
+        _references(pair_list.pairs, chosen, probe),
         {},
         [],
     )
-    run = _Run(answers, chosen, batch_size, truth if not same else None, clips, has_masks)
+    reader = TruthReader(
+        pair_list.pairs, clips, chosen, batch_size=batch_size, truth=truth, probe=probe
+    )
+    run = _Run(answers, chosen, batch_size, clips, reader, probe)
     for position in positions:
         pair = pair_list.pairs[position]
         with writer.open(pair) if writer else contextlib.nullcontext() as sink:
@@ -160,15 +164,13 @@ class _Run:
         answers: Mapping[str, Answer],
         recipes: tuple[Recipe, ...],
         batch_size: int,
-        truth: ExactTruth | None,
         clips: Mapping[str, Clip],
-        has_masks: bool,
+        reader: TruthReader,
+        probe: Probe | None,
     ) -> None:
         self._answers, self._recipes, self._batch_size = answers, recipes, batch_size
-        self._truth, self._clips = truth, clips
-        self._regions = (
-            {recipe.region for recipe in recipes if recipe.region} if has_masks else set()
-        )
+        self._clips, self._reader = clips, reader
+        self._probe = None if probe is None else (probe.params, dict(probe.statistics))
         self._update = _make_update(recipes)
 
     def score(
@@ -182,16 +184,20 @@ class _Run:
         source_clip, driving = self._clips[pair.source_clip], self._clips[pair.driving_clip]
         mask = None
         if source_clip.masks is not None:
-            mask = region_weights(source_clip.masks[pair.source_frame], FOREGROUND)[None]
+            mask = silhouette_weights(source_clip.masks[pair.source_frame])[None]
         task = Task(pair, np.asarray(source_clip.frames[pair.source_frame]), mask, driving)
         predict = {name: answer.bind(task) for name, answer in self._answers.items()}
+        truth = self._reader.bind(pair, task.source)
         means = {row: [recipe.accumulator.empty() for recipe in self._recipes] for row in predict}
         middle, pictures, start = len(pair.driving_frames) // 2, None, 0
         for frames, count in batches(driving.frames, pair.driving_frames, self._batch_size):
             _check_size(pair, frames, task.source.shape)
             numbers = pair.driving_frames[start : start + count]
-            batch = DrivingBatch(frames, self._driving_masks(driving, numbers), start, count)
-            target, masks = self._target(pair, batch, numbers)
+            batch = DrivingBatch(frames, self._silhouettes(driving, numbers), start, count)
+            compared = truth.comparison(frames, start, count)
+            target = None if compared is None else compared.target
+            if target is not None:
+                _check_size(pair, target, task.source.shape)
             weight = np.zeros(self._batch_size, np.float32)
             weight[:count] = 1.0
             shown = {}
@@ -200,8 +206,8 @@ class _Run:
                 if row in systems:
                     _check_finite(pair, row, prediction)
                     shown[row] = prediction
-                if target is not None:
-                    means[row] = self._update(means[row], prediction, target, masks, weight)
+                if compared is not None:
+                    means[row] = self._update(means[row], prediction, compared, weight, self._probe)
             if save is not None:
                 save(np.asarray(shown[systems[0]])[:count])
             if pictured and start <= middle < start + count:
@@ -213,82 +219,53 @@ class _Run:
             computed[row] = [_finished(mean) for mean in jax.device_get(columns)]
         return computed, pictures
 
-    def _driving_masks(self, driving: Clip, numbers: Sequence[int]) -> np.ndarray | None:
-        """The silhouettes of the driving frames."""
+    def _silhouettes(self, driving: Clip, numbers: Sequence[int]) -> np.ndarray | None:
+        """Of the driving frames."""
         if driving.masks is None:
             return None
         masks, _ = next(batches(driving.masks, numbers, self._batch_size))
-        return region_weights(masks, FOREGROUND)
-
-    def _target(
-        self, pair: Pair, batch: DrivingBatch, numbers: Sequence[int]
-    ) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
-        """What predictions are compared with, and the masks of its regions."""
-        if not self._recipes:
-            return None, {}
-        masks: Sequence[np.ndarray] | None
-        if self._truth is None:
-            target = as_unit_float(batch.frames)
-            masks = self._clips[pair.driving_clip].masks
-            classes = [masks[i] for i in numbers] if self._regions and masks is not None else []
-        else:
-            images = [as_unit_float(self._truth.image(pair, i)) for i in numbers]
-            images += [images[-1]] * (self._batch_size - len(images))
-            target = np.stack(images)
-            _check_size(pair, target, batch.frames.shape[1:])
-            mask = self._truth.mask
-            classes = [mask(pair, i) for i in numbers] if self._regions and mask else []
-        if not self._regions:
-            return target, {}
-        classes += [classes[-1]] * (self._batch_size - len(classes))
-        stacked = np.stack(classes)
-        return target, {region: region_weights(stacked, region) for region in self._regions}
+        return silhouette_weights(masks)
 
 
-def _choose_recipes(names: Sequence[str], *, known: bool, masks: bool) -> tuple[Recipe, ...]:
-    if not known:
-        if names:
-            raise ArgumentError(
-                requirement(
-                    "metrics",
-                    "have a truth to compare with",
-                    f"{', '.join(names)} across identities",
-                    "Leave them out: no truth exists for this data.",
-                )
-            )
-        return ()
-    chosen = select_recipes(names or (*RECONSTRUCTION, *(MASKED if masks else ())))
-    for recipe in chosen:
-        if recipe.needs_mask and not masks:
-            raise ArgumentError(
-                requirement(
-                    f"the data, for metric {recipe.name},",
-                    "hold a mask of every frame",
-                    "none",
-                    "Leave the metric out, or use a data set with the record field `mask`.",
-                )
-            )
-    return chosen
+def _references(
+    pairs: Sequence[Pair], recipes: Sequence[Recipe], probe: Probe | None
+) -> dict[str, dict[str, float]]:
+    """Numbers to hold beside a column: what guessing scores, and what the probe itself gets wrong.
+
+    They are of the whole list of pairs, the same for all shards.
+    """
+    references: dict[str, dict[str, float]] = {}
+    guessed = [recipe.name for recipe in recipes if recipe.compares == CANDIDATES]
+    choices = [len(pair.driving_frames) for pair in pairs if len(pair.driving_frames) > 1]
+    if guessed and choices:
+        chance = float(np.mean([1.0 / count for count in choices]))
+        references[CHANCE] = dict.fromkeys(guessed, chance)
+    seen = [recipe.name for recipe in recipes if recipe.compares == PROBE]
+    if probe is not None and seen:
+        own = probe.own_errors
+        references[PROBE_ITSELF] = {name: own[name] for name in seen if name in own}
+    return references
 
 
 @functools.cache
 def _make_update(recipes: tuple[Recipe, ...]) -> Callable[..., list[WeightedMean]]:
     """One compiled update of all means; the same for every evaluation of these recipes."""
+    asks_probe = any(recipe.compares == PROBE for recipe in recipes)
 
     @jax.jit
     def update(
         means: list[WeightedMean],
         prediction: Array,
-        target: Array,
-        masks: dict[str, Array],
+        compared: Comparison,
         weight: Array,
+        probe: tuple[PyTree, PyTree] | None,
     ) -> list[WeightedMean]:
         prediction = prediction.astype(jnp.float32)
+        seen = run_probe(*probe, prediction) if asks_probe and probe is not None else None
         updated = []
         for mean, recipe in zip(means, recipes, strict=True):
-            mask = masks[recipe.region] if recipe.needs_mask else None
-            counted = weight if mask is None else weight * recipe.has_support(mask)
-            updated.append(mean.update(recipe(prediction, target, mask), counted))
+            values, counted = recipe.compare(prediction, compared, seen)
+            updated.append(mean.update(values, weight * counted))
         return updated
 
     return update

@@ -25,9 +25,15 @@ from talking_heads_jax.evaluation.pairs import PairList, build_pairs, check_pair
 from talking_heads_jax.evaluation.predictions import FolderAnswer, PredictionWriter
 from talking_heads_jax.evaluation.protocols import Protocol
 from talking_heads_jax.evaluation.results import merge_results, read_partial, write_partial
-from talking_heads_jax.evaluation.runner import evaluate_pairs, fitting_batch_size
+from talking_heads_jax.evaluation.runner import (
+    PROBE_ITSELF,
+    evaluate_pairs,
+    fitting_batch_size,
+)
+from talking_heads_jax.evaluation.truth import ExactTruth
 from talking_heads_jax.media.limits import MediaLimits
 from talking_heads_jax.metrics.recipes import RECIPES
+from talking_heads_jax.networks.probe import describe_probe, load_probe
 
 _DEFAULT_PROTOCOL = "reconstruction"
 _ROW_NAME = re.compile(r"[\w.+-]+")
@@ -95,6 +101,7 @@ def run_evaluation(
     load_protocol: Callable[[str], Mapping[str, Any]],
     open_clips: Callable[..., Mapping[str, Clip]],
     load_model: Callable[[Path], Any],
+    open_truth: Callable[..., ExactTruth] | None = None,
     on_pair: Callable[[], object] | None = None,
 ) -> tuple[str, list[Path]]:
     """Scores a checkpoint, or folders of predictions, or both, beside the trivial answers.
@@ -106,6 +113,8 @@ def run_evaluation(
       open_clips: (folder, split, resolution, max_clips, max_frames) -> clips by name.
         `build.open_clips`.
       load_model: folder -> model, variables and info. `checkpoints.load_model`.
+      open_truth: (folder, clips, split) -> pictures that a perfect system would return across
+        identities, of a data set that can render them. `build.open_exact_truth`.
       on_pair: called after each pair.
 
     Returns:
@@ -140,6 +149,13 @@ def run_evaluation(
     )
     pair_list = plan.pair_list or build_pairs(plan.protocol, clips.values())
     check_pairs(pair_list.pairs, clips)
+    truth = None
+    if plan.protocol.exact_truth:
+        if open_truth is None:
+            raise ArgumentError(
+                requirement("exact truth", "be rendered by somebody", "nobody", "Give open_truth.")
+            )
+        truth = open_truth(request.data, clips=clips, split=plan.data["split"])
     scored = pair_list.pairs[shard[0] :: shard[1]]
     batch_size = fitting_batch_size(pair_list, request.batch_size)
     systems: dict[str, Answer] = {}
@@ -163,11 +179,14 @@ def run_evaluation(
         clips,
         recipes=plan.metrics,
         batch_size=batch_size,
+        truth=truth,
         shard=shard,
         writer=writer,
         on_pair=on_pair,
     )
     info = _info(request, loaded, folders, plan)
+    if PROBE_ITSELF in result.references:
+        info["probe"] = describe_probe(load_probe())
     if request.shard is not None:
         with report.output_folder(Path(request.output)) as folder:
             names = [path.name for path in write_partial(folder, result, info, plan.data)]

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from talking_heads_jax.errors import ArgumentError, requirement
 
 RADIUS_FRACTION = 0.02  # 5 px on a 256 px frame, the size FOMM's visualiser draws
+_LABEL_HEIGHT = 12  # of Pillow's built-in font
 
 
 def keypoint_colors(count: int) -> UInt8[np.ndarray, "k 3"]:
@@ -83,3 +84,36 @@ def side_by_side(panels: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarr
             requirement("panels", "have one height", heights, "Resize them to the same size.")
         )
     return np.concatenate(list(panels), axis=1)
+
+
+def label_rows(
+    frames: UInt8[np.ndarray, "r n h w 3"], labels: Sequence[Sequence[str]]
+) -> UInt8[np.ndarray, "a b 3"]:
+    """Rows of pictures in one image, each with its label above it.
+
+    Args:
+      frames: (r n h w 3) uint8 RGB.
+      labels: r rows of n short texts; what does not fit the width is cut off.
+
+    Returns:
+      (r (h + label), n w, 3) uint8.
+
+    Raises:
+      ArgumentError: if there is not one label per picture.
+    """
+    from PIL import Image, ImageDraw
+
+    rows, columns, _, width = frames.shape[:4]
+    if [len(row) for row in labels] != [columns] * rows:
+        raise ArgumentError(
+            requirement("labels", f"be {rows} rows of {columns}", labels, "One per picture.")
+        )
+    strips = []
+    for pictures, texts in zip(frames, labels, strict=True):
+        header = Image.new("RGB", (width * columns, _LABEL_HEIGHT), "white")
+        for column, text in enumerate(texts):
+            cell = Image.new("RGB", (width, _LABEL_HEIGHT), "white")
+            ImageDraw.Draw(cell).text((2, 0), text, fill="black")
+            header.paste(cell, (column * width, 0))
+        strips += [np.asarray(header), side_by_side(list(pictures))]
+    return np.concatenate(strips)

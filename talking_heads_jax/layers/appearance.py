@@ -88,6 +88,8 @@ class ResidualDecoder(nn.Module):
       max_features: bound of the widths.
       num_bottleneck_blocks: residual blocks at the features' size.
       num_up_blocks: doublings.
+      skip_features: channels of a full-size map that joins, with a block of its own, before the
+        last convolution; 0 for none.
       implementation: 'plain' or 'fast' (see `UpBlock2d`, `Conv`).
       dtype: compute dtype.
 
@@ -100,11 +102,12 @@ class ResidualDecoder(nn.Module):
     max_features: int = 512
     num_bottleneck_blocks: int = 6
     num_up_blocks: int = 2
+    skip_features: int = 0
     implementation: str = "plain"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Creates `bottleneck_N`, `up_blocks_N` and `final`."""
+        """Creates `bottleneck_N`, `up_blocks_N`, `skip_block` where it is used, and `final`."""
         self.bottleneck = [
             ResBlock2d(self.in_features, implementation=self.implementation, dtype=self.dtype)
             for _ in range(self.num_bottleneck_blocks)
@@ -119,6 +122,9 @@ class ResidualDecoder(nn.Module):
             )
             for i in range(self.num_up_blocks)
         ]
+        if self.skip_features:
+            joined = widths[-1] + self.skip_features
+            self.skip_block = SameBlock2d(joined, widths[-1], dtype=self.dtype)
         self.final = Conv(
             widths[-1],
             self.image_channels,
@@ -127,11 +133,25 @@ class ResidualDecoder(nn.Module):
             dtype=self.dtype,
         )
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
-        """Decodes features into an image in [0, 1], float32."""
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        skip: Float[Array, "b h2 w2 e"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "b h2 w2 d"]:
+        """Decodes features into an image in [0, 1], float32.
+
+        Args:
+          x: features.
+          skip: the full-size map, where `skip_features` is not 0.
+          train: batch statistics or stored ones.
+        """
         for block in self.bottleneck:
             x = block(x, train=train)
         for block in self.up_blocks:
             x = block(x, train=train)
+        if self.skip_features:
+            x = self.skip_block(jnp.concatenate([x, skip.astype(x.dtype)], axis=-1), train=train)
         x = self.final(x)
         return jax.nn.sigmoid(x.astype(jnp.promote_types(x.dtype, jnp.float32)))

@@ -139,6 +139,7 @@ class Phase:
       objective: `(networks, batch, context) -> ObjectiveResult`.
       interval: runs at steps divisible by it (lazy regularisers).
       helpers: names of frozen helper networks the objective calls.
+      inputs: fields of `FaceInputs` the objective reads besides `image`; the data must have them.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Phase:
     objective: Objective
     interval: int = 1
     helpers: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 class TalkingHead(abc.ABC):

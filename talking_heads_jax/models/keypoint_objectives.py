@@ -20,6 +20,12 @@ from talking_heads_jax.losses.feature_matching import feature_matching
 from talking_heads_jax.losses.perceptual import perceptual_loss
 from talking_heads_jax.losses.reconstruction import absolute_error
 from talking_heads_jax.models.base import Networks, ObjectiveResult, Phase, StepContext
+from talking_heads_jax.models.pixel_objectives import (
+    PIXEL_DEFAULTS,
+    check_pixel_options,
+    pixel_terms,
+    uses_masks,
+)
 from talking_heads_jax.ops.thin_plate_spline import (
     random_transform,
     transform_frame,
@@ -45,6 +51,7 @@ DEFAULTS = MappingProxyType(
         "equivariance_jacobian": 10.0,
         "transform": {"sigma_affine": 0.05, "sigma_tps": 0.005, "points_tps": 5},
         "pixel_l1": 0.0,
+        **PIXEL_DEFAULTS,
     }
 )
 PERCEPTUAL_HELPER = "vgg19"
@@ -172,9 +179,9 @@ def generator_objective(
 ) -> Callable[[Networks, FramePair, StepContext], ObjectiveResult]:
     """The objective of the phase that trains detector and generator.
 
-    Terms: `perceptual`, `pixel_l1`, `generator_gan`, `feature_matching`, `equivariance_value`,
-    `equivariance_jacobian`, and what `extra_terms` adds. Its carry holds `prediction` and
-    `driving_keypoints` for the discriminator's phase.
+    Terms: `perceptual`, `pixel_l1`, those of `pixel_terms`, `generator_gan`, `feature_matching`,
+    `equivariance_value`, `equivariance_jacobian`, and what `extra_terms` adds. Its carry holds
+    `prediction` and `driving_keypoints` for the discriminator's phase.
 
     Args:
       options: the section `objectives`, filled by `read_options`.
@@ -191,6 +198,9 @@ def generator_objective(
             losses["perceptual"] = perceptual_term(options, context, prediction, target)
         if options["pixel_l1"]:
             losses["pixel_l1"] = options["pixel_l1"] * absolute_error(prediction, target)
+        if uses_masks(options):
+            require_field(batch.driving.mask, "mask", "region_weights")
+        losses |= pixel_terms(options, batch, prediction, forward.outputs["deformed"])
         if options["generator_gan"]:
             # FOMM's order: the generated image first. Each call advances the spectral vectors.
             points = jax.lax.stop_gradient(forward.driving_keypoints.value)
@@ -243,6 +253,7 @@ def keypoint_phases(
     *,
     extra_terms: ExtraTerms | None = None,
     extra_networks: tuple[str, ...] = (),
+    extra_inputs: tuple[str, ...] = (),
     needs_perceptual: bool = False,
 ) -> tuple[Phase, ...]:
     """The phases of one step; without a GAN weight there is no discriminator phase.
@@ -251,8 +262,13 @@ def keypoint_phases(
       options: the section `objectives`, filled by `read_options`.
       extra_terms: see `generator_objective`.
       extra_networks: networks trained beside detector and generator.
+      extra_inputs: what the extra terms read of the records besides images.
       needs_perceptual: whether the extra terms call the perceptual network.
+
+    Raises:
+      ConfigError: for weights of pixel terms that make no sense.
     """
+    check_pixel_options(options)
     helpers = (PERCEPTUAL_HELPER,) if uses_perceptual(options) or needs_perceptual else ()
     phases = [
         Phase(
@@ -260,6 +276,7 @@ def keypoint_phases(
             trains=("generator", "kp_detector", *extra_networks),
             objective=generator_objective(options, extra_terms),
             helpers=helpers,
+            inputs=(*(("mask",) if uses_masks(options) else ()), *extra_inputs),
         )
     ]
     if options["generator_gan"]:

@@ -57,6 +57,9 @@ BUILDERS = (
         "fixed_networks:extract_vgg19_features",
         {"relu1_1": 8, "relu2_1": 8, "relu3_1": 4, "relu4_1": 2},
     ),
+    Builder("raster_opengl", "rasterizer:draw_opengl_mesh"),
+    Builder("flame_lbs", "face_models:pose_flame"),
+    Builder("deep3d_face_model", "face_models:shade_bfm"),
 )
 
 

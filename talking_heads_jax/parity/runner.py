@@ -155,7 +155,7 @@ def _compare(
         actual = produced.get(name)
         if actual is not None:
             actual = thin_out(
-                np.asarray(actual),
+                np.asanyarray(actual),
                 expected.shape,
                 steps=case.subsample.get(name),
                 row_step=builder.row_step(name),

@@ -17,6 +17,7 @@ import numpy as np
 _LIMITS = ("max_abs", "mean_abs", "max_rel", "min_agreement_foreground")
 RULES = (*_LIMITS, "quantile")
 _BACKGROUND = -1
+_MOST_LEFT_OUT = 0.2  # share of an output that a builder may declare undetermined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ def compare_output(
 
     Args:
       name: the output.
-      actual: our value; None if it was not produced.
+      actual: our value; None if it was not produced. Masked elements are not compared, and the
+        report says how many: the builder masks what the reference leaves to rounding.
       expected: the reference.
       tolerances: name or pattern -> {rule: limit}.
     """
@@ -74,7 +76,7 @@ def compare_output(
 
     if actual is None:
         return failed("not produced")
-    actual = np.asarray(actual)
+    actual = np.asanyarray(actual)
     expected = np.asarray(expected)
     if actual.shape != expected.shape:
         return failed(f"shape {actual.shape} instead of {expected.shape}")
@@ -82,7 +84,13 @@ def compare_output(
         return failed("the reference is empty")
     if expected.dtype.kind not in "biuf" or actual.dtype.kind not in "biuf":
         return failed(f"cannot compare {actual.dtype} with {expected.dtype}")
-    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+    left_out = np.ma.getmaskarray(actual)
+    if left_out.any():
+        text += f" ({np.count_nonzero(left_out)} of {left_out.size} values undetermined: left out)"
+        if left_out.mean() > _MOST_LEFT_OUT:
+            return failed("too little of the reference is determined")
+        actual, expected = np.asarray(actual)[~left_out], expected[~left_out]
+    actual, expected = np.asarray(actual, np.float64), expected.astype(np.float64)
     if not np.isfinite(expected).all():
         return failed("the reference is not finite")
     if not np.isfinite(actual).all():

@@ -16,6 +16,7 @@ import collections
 import dataclasses
 import struct
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from talking_heads_jax.errors import UnsafeFileError, requirement
@@ -79,7 +80,12 @@ class PickleMachine:
 
     Attributes:
       position: offset of the byte after the last pickle read.
+      further_operations: opcodes that a subclass adds.
+      remedy: what to tell the user about a file that is refused.
     """
+
+    further_operations: Mapping[int, Callable[["PickleMachine"], None]] = MappingProxyType({})
+    remedy = _REMEDY
 
     def __init__(
         self,
@@ -134,13 +140,13 @@ class PickleMachine:
             if code in _SCALARS:
                 self._stack.append(_SCALARS[code])
                 continue
-            operation = _OPERATIONS.get(code)
+            operation = self.further_operations.get(code) or _OPERATIONS.get(code)
             if operation is None:
                 self._refuse("use only the opcodes of plain data", f"opcode 0x{code:02x}")
             operation(self)
 
     def _refuse(self, constraint: str, got: str) -> NoReturn:
-        raise UnsafeFileError(requirement(self._where, constraint, got, _REMEDY))
+        raise UnsafeFileError(requirement(self._where, constraint, got, self.remedy))
 
     def _take(self, count: int) -> bytes:
         end = self.position + count

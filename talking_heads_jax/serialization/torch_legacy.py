@@ -7,7 +7,7 @@ storage keys, then each storage in that order: an 8-byte little-endian count and
 from pathlib import Path
 from typing import Any
 
-from talking_heads_jax.serialization.pickle_machine import printable
+from talking_heads_jax.serialization.pickle_machine import PickleMachine, printable
 from talking_heads_jax.serialization.torch_tensors import Storage, TorchReader, decode, item_size
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -24,13 +24,17 @@ class _LegacyReader(TorchReader):
 
     def read(self) -> Any:
         machine = self.machine(self._data)
+        return self.resolve(self.read_pending(machine))
+
+    def read_pending(self, machine: PickleMachine) -> Any:
+        """What the file holds before views become arrays."""
         magic, version, system = machine.load(), machine.load(), machine.load()
         if magic != MAGIC_NUMBER or version != _PROTOCOL_VERSION or type(system) is not dict:
             self.refuse("be a torch file of protocol 1001", printable(version))
         tree = machine.load()
         keys = machine.load()
         self._read_storages(keys, machine.position)
-        return self.resolve(tree)
+        return tree
 
     def _read_storages(self, keys: Any, position: int) -> None:
         if type(keys) is not list or not all(type(key) is str for key in keys):
@@ -73,3 +77,20 @@ def read_torch_legacy(path: Path, where: str) -> Any:
       UnsafeFileError: if it holds anything else, or is damaged.
     """
     return _LegacyReader(path.read_bytes(), where).read()
+
+
+def read_embedded_storage(data: bytes, where: str) -> Storage:
+    """Reads the bytes by which other pickles hold a tensor's storage: a torch file of its own.
+
+    Args:
+      data: the file.
+      where: what to call it in messages.
+
+    Raises:
+      UnsafeFileError: if it holds anything but one storage, or is damaged.
+    """
+    reader = _LegacyReader(data, where)
+    storage = reader.read_pending(reader.machine(data))
+    if type(storage) is not Storage:
+        reader.refuse("hold one storage", type(storage).__name__)
+    return storage

@@ -138,7 +138,9 @@ class Trainer:
                     data_fingerprint=self._data_fingerprint,
                 )
             first = int(begun.state.step)
-            self._say(f"training '{self._stage.name}': {begun.origin}")
+            source = getattr(self._loader, "description", "")
+            data = f"; data: {source}" if source else ""
+            self._say(f"training '{self._stage.name}': {begun.origin}{data}")
             with contextlib.ExitStack() as files:
                 writer = create_writer(
                     self._workdir, start_step=first, primary=jax.process_index() == 0

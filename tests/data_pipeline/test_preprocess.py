@@ -398,7 +398,7 @@ def test_write_clips_refuses_arrays_that_do_not_fit(tmp_path: Path) -> None:
         ClipFrames("a", moving_frames(3, 32, 32).astype(np.float32)),
         ClipFrames("a", [np.zeros((32, 32, 3), np.uint8), np.zeros((30, 32, 3), np.uint8)]),
         ClipFrames("a", moving_frames(3, 32, 32), angles=np.zeros((2, 3))),
-        ClipFrames("a", moving_frames(3, 32, 32), split="val"),
+        ClipFrames("a", moving_frames(3, 32, 32), split="training"),
     ]
     for number, clip in enumerate(wrong):
         with pytest.raises(ArgumentError):

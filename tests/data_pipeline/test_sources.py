@@ -69,9 +69,9 @@ def test_frame_source_refuses_what_is_not_there(tmp_path: Path, dataset: Path) -
 def test_frame_source_refuses_other_schema_versions(tmp_path: Path, dataset: Path) -> None:
     copy = damaged_copy(dataset, tmp_path / "copy")
     table = json.loads((copy / "clips.json").read_text())
-    for version, remedy in ((2, "Update"), (0, "Prepare the data again"), (None, "Prepare")):
+    for version, remedy in ((3, "Update"), (0, "Prepare the data again"), (None, "Prepare")):
         (copy / "clips.json").write_text(json.dumps(table | {"schema_version": version}))
-        with pytest.raises(DataError, match=f"schema_version 1, got {version}.*{remedy}"):
+        with pytest.raises(DataError, match=f"schema_version 1 or 2, got {version}.*{remedy}"):
             FrameSource(copy)
 
 

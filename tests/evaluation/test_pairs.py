@@ -14,7 +14,7 @@ from talking_heads_jax.evaluation.pair_files import (
     read_pairs,
     write_pairs,
 )
-from talking_heads_jax.evaluation.pairs import build_pairs, check_pairs
+from talking_heads_jax.evaluation.pairs import build_pairs, check_pairs, spread_frames
 from tests.evaluation.toys import CONFIGS, noise_clips, protocol
 
 CLIPS = noise_clips((6, 4, 9, 3, 5), size=4)
@@ -67,7 +67,7 @@ def test_pairs_depend_on_seed_and_clips_alone(name: str) -> None:
     first = build_pairs(protocol(name), clips)
     assert build_pairs(protocol(name), clips[::-1]) == first
     other = build_pairs(protocol(name, seed=1), clips)
-    assert (other.pairs == first.pairs) == name.startswith("reconstruction")
+    assert (other.pairs == first.pairs) == name.startswith(("reconstruction", "synthetic_same"))
     names = [pair.name for pair in first.pairs]
     assert len(set(names)) == len(names)
 
@@ -206,3 +206,38 @@ def test_check_pairs_names_what_the_data_lacks() -> None:
     shorter = CLIPS | {"clip1": CLIPS["clip1"]._replace(frames=CLIPS["clip1"].frames[:2])}
     with pytest.raises(DataError, match=r"frame 3 of clip 'clip1'.*2 frames"):
         check_pairs(pairs, shorter)
+
+
+def test_spread_frames_are_the_middles_of_equal_parts() -> None:
+    assert list(spread_frames(1, 8, 3)) == [2, 4, 6]
+    assert list(spread_frames(0, 10, 1)) == [5]
+    assert list(spread_frames(2, 5, 0)) == list(spread_frames(2, 5, 9)) == [2, 3, 4]
+    for stop in range(4, 40):
+        frames = list(spread_frames(1, stop, 3))
+        assert len(set(frames)) == 3 and frames[0] >= 1 and frames[-1] < stop
+        gaps = np.diff(frames)
+        assert gaps.max() - gaps.min() <= 1
+
+
+def test_synthetic_protocols_drive_by_three_frames_of_a_clip() -> None:
+    clips = noise_clips((8, 8, 8, 3, 1))
+    same = build_pairs(protocol("synthetic_same"), clips.values()).pairs
+    assert [pair.driving_frames for pair in same] == [(2, 4, 6)] * 3 + [(1, 2)]
+    assert all(pair.source_frame == 0 and pair.source_clip == pair.driving_clip for pair in same)
+
+
+def test_everybody_is_a_source_once_and_drives_once() -> None:
+    clips = {f"c{i}": Clip(f"c{i}", [None] * 8, f"person{i}") for i in range(24)}
+    pairs = build_pairs(protocol("synthetic_cross"), clips.values()).pairs
+    assert sorted(pair.source_clip for pair in pairs) == sorted(clips)
+    assert sorted(pair.driving_clip for pair in pairs) == sorted(clips)
+    assert all(pair.source_identity != pair.driving_identity for pair in pairs)
+    assert {pair.driving_frames for pair in pairs} == {(2, 4, 6)}
+    other = build_pairs(protocol("synthetic_cross", seed=1), clips.values()).pairs
+    assert [pair.driving_clip for pair in other] != [pair.driving_clip for pair in pairs]
+    # One who has only clips of his own is driven by nobody; neighbours in the ring are passed over.
+    alone = {name: clip._replace(identity_id="same") for name, clip in clips.items()}
+    with pytest.raises(DataError, match="at least 2 people"):
+        build_pairs(protocol("synthetic_cross"), alone.values())
+    two = {n: c._replace(identity_id=str(i < 20)) for i, (n, c) in enumerate(clips.items())}
+    assert len(build_pairs(protocol("synthetic_cross"), two.values()).pairs) == 24

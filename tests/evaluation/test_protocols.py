@@ -58,6 +58,8 @@ def test_former_names_are_understood_and_unknown_ones_listed() -> None:
         ({"seed": True}, "seed must be a int"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"num_sources": 0}, "num_sources must be at least 1"),
+        ({"driving_per_clip": -1}, "driving_per_clip must be at least 0"),
+        ({"exact_truth": True}, "exact_truth must be asked for across identities only"),
     ],
 )
 def test_protocols_are_checked(changes: dict, message: str) -> None:

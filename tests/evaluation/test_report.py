@@ -74,6 +74,27 @@ def test_gain_over_trivial_is_positive_for_a_better_model(result):
         np.testing.assert_allclose(gain.mean, sign * (means["model"] - means[best]), rtol=1e-6)
 
 
+def test_share_below_is_the_part_of_the_error_that_is_gone(result):
+    recipe = result.recipes[0]
+    # The toy model goes half of the way from the source to the driving frame, in every pair.
+    share = report.share_below(result, recipe, "copy_source")
+    np.testing.assert_allclose(share.mean, 0.5, rtol=1e-6)
+    other = report.share_below(result, recipe, "blur_source_1px")
+    columns = {row: np.mean(result.values[row][recipe.name]) for row in result.values}
+    np.testing.assert_allclose(
+        other.mean, 1 - columns["model"] / columns["blur_source_1px"], rtol=1e-6
+    )
+    assert other.low <= other.mean <= other.high
+    table = report.as_markdown(result, {}).splitlines()
+    assert any(line.startswith("| below copy_source, % | 50.0 [") for line in table)
+    blurs = [f"blur_source_{sigma}px" for sigma in (1, 2, 3)]
+    least = min(report.share_below(result, recipe, row).mean for row in blurs)
+    assert any(line.startswith(f"| below the best blur, % | {100 * least:.1f} [") for line in table)
+    document = report.as_json(result, {})["share_below"]["model"]
+    assert document["copy_source"][recipe.name]["mean"] == share.mean
+    assert set(document["copy_source"]) == {recipe.name}  # dB and SSIM have no share
+
+
 def test_the_mean_over_frames_weighs_pairs_by_their_frames():
     clips = noise_clips((6, 4, 9), SIZE, masks=True)
     found = evaluate(clips, "reconstruction_fomm")
@@ -113,7 +134,8 @@ def test_write_report_writes_json_table_pairs_and_pictures(result, tmp_path):
     table = files[1].read_text()
     assert "perceptual_weights: random" in table
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(result.values) + 1
+    # Header, one line per row, and the gain over the best trivial answer, the copy and the blur.
+    assert len(lines) == 2 + len(result.values) + 3
     assert len({line.count("|") for line in lines}) == 1
     assert read_pairs(files[2]) == (result.pair_list, {"split": "test"})
     grid = np.asarray(Image.open(files[3]))

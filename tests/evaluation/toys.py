@@ -1,5 +1,8 @@
 """A model whose answers can be worked out by hand, and clips of noise."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,6 +12,8 @@ from configs.eval import (
     random_pairs,
     reconstruction,
     reconstruction_fomm,
+    synthetic_cross,
+    synthetic_same,
 )
 from talking_heads_jax.batch import Keypoints
 from talking_heads_jax.evaluation.answers import MODEL_ROW, CheckpointAnswer
@@ -17,12 +22,15 @@ from talking_heads_jax.evaluation.pairs import build_pairs
 from talking_heads_jax.evaluation.protocols import Protocol
 from talking_heads_jax.evaluation.runner import evaluate_pairs
 from talking_heads_jax.models.base import FrameOutput, TalkingHead
+from talking_heads_jax.morphable.parts import PARTS
+from talking_heads_jax.networks.probe import PROBE_SIDE, Probe, ProbeNetwork
 
 CONFIGS = {
     module.__name__.rsplit(".", 1)[-1]: module
     for module in (
         *(reconstruction, reconstruction_fomm, random_pairs),
         *(cross_identity, cross_identity_relative),
+        *(synthetic_same, synthetic_cross),
     )
 }
 
@@ -85,6 +93,45 @@ def noise_clips(lengths=(6, 4, 9), size=16, *, masks=False):
         name = f"clip{number}"
         clips[name] = Clip(name, frames, f"person{number // 2}", shown if masks else None)
     return clips
+
+
+def faces(lengths=(5, 4, 6), size=16):
+    """Clips of noise, one per person, with masks of parts and all columns of a synthetic set."""
+    clips = {}
+    for number, length in enumerate(lengths):
+        rng = np.random.default_rng([7, number])
+        masks = rng.integers(0, len(PARTS), (length, size, size), dtype=np.uint8)
+        clips[f"test/{number}-0"] = Clip(
+            f"test/{number}-0",
+            rng.integers(0, 256, (length, size, size, 3), dtype=np.uint8),
+            str(number),
+            masks,
+            rng.uniform(0, size, (length, 68, 2)).astype(np.float32),
+            rng.uniform(-0.5, 0.5, (length, 3)).astype(np.float32),
+            rng.uniform(0, 1, (length, 4)).astype(np.float32),
+            rng.normal(size=(length, 5)).astype(np.float32),
+            rng.normal(size=(length, 15)).astype(np.float32),
+        )
+    return clips
+
+
+@functools.cache
+def toy_probe() -> Probe:
+    """A probe that has learnt nothing: expressions of 4 coefficients and 3 joints."""
+    images = jnp.zeros((1, PROBE_SIDE, PROBE_SIDE, 3))
+    params = jax.jit(ProbeNetwork(13).init)(jax.random.key(0), images)["params"]
+    rng = np.random.default_rng(0)
+    shapes = {"landmarks": (68, 2), "angles": (3,), "expression": (13,)}
+    statistics = {f"{name}_mean": rng.uniform(size=shape) for name, shape in shapes.items()}
+    statistics |= {f"{name}_deviation": np.full(shape, 0.1) for name, shape in shapes.items()}
+    statistics["landmarks_deviation"] = np.array(0.05)
+    statistics = {name: np.float32(value) for name, value in statistics.items()}
+    info = {
+        "people": {"train": 5, "unseen": 3},
+        "command": "none",
+        "own_errors": {"probe_landmarks_px": 1.5, "probe_angles_deg": 2.5, "other_person": 0.25},
+    }
+    return Probe(jax.device_get(params), statistics, info)
 
 
 def protocol(name: str, **changes) -> Protocol:

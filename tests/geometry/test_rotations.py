@@ -3,8 +3,14 @@
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 
-from talking_heads_jax.geometry.rotations import angles_from_matrix, matrix_from_angles
+from talking_heads_jax.geometry.rotations import (
+    angles_from_matrix,
+    axis_angle_from_matrix,
+    matrix_from_angles,
+    matrix_from_axis_angle,
+)
 
 _NOSE = np.array([0.0, 0.0, -1.0])  # towards the viewer; x right, y down
 _RIGHT_EYE = np.array([1.0, 0.0, 0.0])  # at the image's right
@@ -37,3 +43,29 @@ def test_matrix_from_angles_has_finite_gradients_at_rest() -> None:
     gradient = jax.jacobian(matrix_from_angles)(np.zeros(3, np.float32))
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 5e-3, 1.1e-2, 0.5, 3.0])
+def test_matrix_from_axis_angle_equals_the_exponential(scale: float) -> None:
+    """scipy's exponential of the cross-product matrix, on both sides of the series' limit."""
+    axis = np.array([0.48, -0.6, 0.64])
+    x, y, z = scale * axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    found = jax.jit(matrix_from_axis_angle)(np.array([x, y, z], np.float32))
+    np.testing.assert_allclose(found, scipy.linalg.expm(cross), atol=3e-7)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 0.019, 0.021, 1.0, 2.5, 3.1])
+def test_axis_angle_from_matrix_inverts(scale: float) -> None:
+    axes = np.random.default_rng(0).standard_normal((20, 3))
+    turns = (scale * axes / np.linalg.norm(axes, axis=1, keepdims=True)).astype(np.float32)
+    found = jax.jit(lambda x: axis_angle_from_matrix(matrix_from_axis_angle(x)))(turns)
+    np.testing.assert_allclose(found, turns, atol=2e-6)
+
+
+def test_axis_angle_gradient_is_finite_at_zero() -> None:
+    gradient = jax.jit(jax.jacobian(matrix_from_axis_angle))(np.zeros(3, np.float32))
+    expected = np.zeros((3, 3, 3))
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        expected[i, j, k], expected[j, i, k] = -1, 1
+    np.testing.assert_allclose(gradient, expected, atol=1e-7)

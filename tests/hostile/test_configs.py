@@ -66,7 +66,11 @@ OVERRIDES = {
     "data.balance=nobody": "balance",
     "data.split=../../etc": "split",
     "data.split=validation": "split",
-    "data.folder=": "data.folder",
+    "data.source=internet": "data.source",
+    "data.masks=True": "data.masks",
+    "data.vertices=True": "data.vertices",
+    "data.synthetic.frames=1": "frames",
+    "data.synthetic.people=3": "people",
     "data.folder=/dev/zero": "/dev/zero",
     "data.folder=missing": "missing",
     "model.name=nobody": "nobody",
@@ -250,14 +254,23 @@ def test_parity_refuses_folders_without_cases(case, run_program, refused, tmp_pa
 def test_assets_must_be_files(case, refused, tmp_path, monkeypatch):
     monkeypatch.setenv("TALKING_HEADS_HOME", str(tmp_path / "home"))
     IMAGES[case](tmp_path / "weights")
-    refused(["assets", "add", "vgg19", tmp_path / "weights"])
+    refused(["assets", "add", tmp_path / "weights", "--name", "vgg19"])
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "", "a\nb", "\x1b[31m", "A"], ids=ascii)
 def test_names_of_assets_are_plain(name, refused, tmp_path, monkeypatch):
     monkeypatch.setenv("TALKING_HEADS_HOME", str(tmp_path / "home"))
     empty_file(tmp_path / "weights")
-    refused(["assets", "add", name, tmp_path / "weights"])
+    refused(["assets", "add", tmp_path / "weights", f"--name={name}"])
+
+
+@pytest.mark.parametrize("ending", ["pkl", "npz", "mat", "obj", "npy", "safetensors"])
+@pytest.mark.parametrize("case", [*NONSENSE, "empty"])
+def test_face_models_of_nonsense(case, ending, refused, tmp_path, monkeypatch):
+    monkeypatch.setenv("TALKING_HEADS_HOME", str(tmp_path / "home"))
+    path = tmp_path / f"model.{ending}"
+    path.write_bytes(NONSENSE.get(case, b""))
+    refused(["assets", "add", path])
 
 
 @pytest.mark.parametrize("case", [*NONSENSE, "points outside"])

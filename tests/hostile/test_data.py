@@ -24,7 +24,7 @@ NONSENSE = {
 
 # Changes of the clip table, each of which would lead outside the records or into the dark.
 TABLES = {
-    "newer": lambda table: table.update(schema_version=2),
+    "newer": lambda table: table.update(schema_version=3),
     "older": lambda table: table.update(schema_version=0),
     "version of another type": lambda table: table.update(schema_version=[1]),
     "no size": lambda table: table.pop("size"),
@@ -36,6 +36,10 @@ TABLES = {
     "fields": lambda table: table.update(fields=[["image"]]),
     "no fields": lambda table: table.update(fields=[]),
     "unknown field": lambda table: table["fields"].append("payload"),
+    "field without its shape": lambda table: table["fields"].append("shape_coeffs"),
+    "shape of nothing": lambda table: table.update(shapes={"vertices": [5, 3]}),
+    "shapes of another type": lambda table: table.update(shapes=[3]),
+    "mesh elsewhere": lambda table: table.update(mesh_sha256="../../etc/passwd"),
     "no splits": lambda table: table.update(splits={}),
     "splits of another type": lambda table: table.update(splits=["train"]),
     "path as split": lambda table: table.update(splits={"../../x": table["splits"]["train"]}),
@@ -107,7 +111,7 @@ def test_manifests_of_nonsense_stop_prepare_before_it_writes(case, good, data, r
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema_version": 2},
+        {"schema_version": 3},
         {"options": []},
         {"clips": {}},
         {"clips": [1]},

@@ -57,7 +57,7 @@ def model_and_variables() -> Any:
 
 @pytest.fixture(scope="session")
 def pair() -> FramePair:
-    """Two random frame pairs with vertices and angles."""
+    """Two random frame pairs with vertices, angles and masks of parts."""
     rng = np.random.default_rng(0)
 
     def face() -> FaceInputs:
@@ -65,6 +65,7 @@ def pair() -> FramePair:
             image=jax.numpy.asarray(rng.random((2, 32, 32, 3), np.float32)),
             vertices=jax.numpy.asarray(rng.uniform(4, 28, (2, 40, 3)).astype(np.float32)),
             angles=jax.numpy.asarray(rng.uniform(-0.3, 0.3, (2, 3)).astype(np.float32)),
+            mask=jax.numpy.asarray(rng.integers(0, 13, (2, 32, 32, 1)).astype(np.uint8)),
         )
 
     return FramePair(face(), face())

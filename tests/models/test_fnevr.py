@@ -17,6 +17,7 @@ from talking_heads_jax.models.fnevr.mesh_feature import (
 )
 from talking_heads_jax.models.fnevr.pose_editor import LightweightPoseEditor
 from talking_heads_jax.models.fnevr.volume_renderer import FaceVolumeRenderer, ImageHead, _to_volume
+from talking_heads_jax.ops.resize import resize_bilinear
 from tests.models.conftest import tiny_model
 
 
@@ -179,11 +180,37 @@ def test_ablations_are_settings(settings: dict, has: list, lacks: list, pair: Fr
     assert output.prediction.shape == (2, 32, 32, 3)
 
 
+@pytest.mark.parametrize("name", ["fnevr", "fomm"])
+def test_image_skip_shows_the_decoder_the_warped_source(name: str, pair: FramePair) -> None:
+    """With its last layer at zero the decoder changes nothing of the occluded, warped source."""
+    settings = {"image_skip": True, "num_down_blocks": 1}
+    if name == "fnevr":
+        settings |= {"volume_rendering": False, "decoder_inputs": ["warped"]}
+    model = tiny_model(name, generator=settings)
+    variables = model.init(jax.random.key(0), ("kp_detector", "generator"))
+    final = variables["generator"]["params"]["decoder"]["final"]
+    final["kernel"] = 0 * final["kernel"]
+
+    @jax.jit
+    def animate(bias: jax.Array) -> tuple[jax.Array, dict]:
+        final["bias"] = bias
+        encoding = model.encode_source(variables, pair.source)
+        motion = model.encode_driving(variables, pair.driving)
+        return model.animate_frame(variables, encoding, motion, with_intermediates=True)
+
+    output, extras = animate(jnp.zeros(3))
+    visible = resize_bilinear(extras["occlusion_map"], (32, 32), align_corners=False)
+    np.testing.assert_allclose(output, extras["deformed"] * visible, atol=1e-5)
+    white = animate(jnp.full(3, 100.0))[0]  # the largest difference: clipped to an image
+    np.testing.assert_allclose(white, 1.0)
+
+
 def test_impossible_generators_are_refused() -> None:
     for settings, match in (
         ({"volume_rendering": False}, "rendered"),
         ({"decoder_type": "unet"}, "spade"),
-        ({"num_down_blocks": 1}, "num_down_blocks"),
+        ({"num_down_blocks": 0}, "num_down_blocks"),
+        ({"num_down_blocks": 4}, "block_features"),
     ):
         with pytest.raises(ArgumentError, match=match):
             jax.eval_shape(tiny_model("fnevr", generator=settings).init, jax.random.key(0))

@@ -91,6 +91,13 @@ def test_run_case_passes_full_golden_cases(shared_folder, name, implementation):
     assert found.status == runner.PASSED, found.message or _case_failures(found)
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["flame_lbs", "deep3d_face_model"])
+def test_run_case_passes_the_face_models(shared_folder, name):
+    found = runner.run_case(shared_folder / "golden", name)
+    assert found.status == runner.PASSED, found.message or _case_failures(found)
+
+
 def test_run_case_fails_on_the_papers_transmittance_where_the_code_has_another(monkeypatch):
     read = sizes.fnevr_generator_arguments
 

@@ -103,3 +103,16 @@ def test_patterns_apply_to_each_output_on_its_own():
 def test_unmatched_tolerances_finds_lost_outputs():
     tolerances = {"loss/*": {"max_abs": 1}, "prediction": {"max_abs": 1}}
     assert unmatched_tolerances(tolerances, {"loss/gan": _EXPECTED}) == ["prediction"]
+
+
+def test_compare_output_leaves_out_masked_elements_and_says_so():
+    expected = np.arange(10.0)
+    actual = np.ma.MaskedArray(expected.copy(), np.arange(10) == 3)
+    actual.data[3] = 99.0
+    found = compare_output("x", actual, expected, {"x": {"max_abs": 1e-3}})
+    assert found.passed and "1 of 10 values undetermined" in found.tolerance
+    actual.data[4] = 99.0
+    assert not compare_output("x", actual, expected, {"x": {"max_abs": 1e-3}}).passed
+    most = np.ma.MaskedArray(expected, np.arange(10) < 3)
+    found = compare_output("x", most, expected, {"x": {"max_abs": 1e-3}})
+    assert found.failures == ("too little of the reference is determined",)

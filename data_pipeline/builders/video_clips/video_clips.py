@@ -40,6 +40,7 @@ class VideoClips(tfds.core.ShardBasedBuilder):
         size: int,
         image_format: str,
         data_dir: str,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         """Prepares the builder; `download_and_prepare` does the work.
 
@@ -49,28 +50,34 @@ class VideoClips(tfds.core.ShardBasedBuilder):
           size: height and width of the images.
           image_format: 'jpeg' or 'png'.
           data_dir: where TFDS makes its folders.
+          shapes: of the fields whose shape depends on the face model.
         """
         self._shards, self._fields = shards, tuple(fields)
-        self._size, self._image_format = size, image_format
+        self._size, self._image_format, self._shapes = size, image_format, shapes
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description="Cropped frames of talking-head clips.",
-            features=tfds_features(self._fields, self._size, self._image_format),
+            features=tfds_features(self._fields, self._size, self._image_format, self._shapes),
             disable_shuffling=True,
         )
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable]]:
         del dl_manager
         return {
-            split: [functools.partial(_examples, shard) for shard in shards]
+            split: [functools.partial(numbered_examples, shard) for shard in shards]
             for split, shards in self._shards.items()
         }
 
 
-def _examples(shard: Shard) -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered_examples(shard: Shard) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the records of a shard as TFDS takes them: with a key, encoded images as files.
+
+    Args:
+      shard: the records.
+    """
     for index, example in enumerate(shard()):
         encoded = {name: io.BytesIO(example[name]) for name in ("image", "mask") if name in example}
         yield index, {**example, **encoded}
@@ -83,6 +90,7 @@ def write_records(
     fields: Sequence[str],
     size: int,
     image_format: str,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
     """Writes all records of a data set below `folder`, whole or not at all.
 
@@ -92,6 +100,7 @@ def write_records(
       fields: names of the fields of every record.
       size: height and width of the images.
       image_format: 'jpeg' or 'png'.
+      shapes: of the fields whose shape depends on the face model.
     """
     tfds.disable_progress_bar()
     builder = VideoClips(
@@ -100,6 +109,7 @@ def write_records(
         size=size,
         image_format=image_format,
         data_dir=str(folder),
+        shapes=shapes,
     )
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     # TFDS prints about a download that does not take place.

@@ -13,8 +13,6 @@ from talking_heads_jax.models.fnevr.spade_decoder import SpadeDecoder
 from talking_heads_jax.models.fnevr.volume_renderer import FaceVolumeRenderer, ImageHead
 from talking_heads_jax.typing import Array, Float
 
-_IMAGE_HEAD_FACTOR = 4
-
 
 class VolumeRenderingGenerator(WarpingGenerator):
     """A `WarpingGenerator` with face volume rendering and the SPADE decoder.
@@ -26,7 +24,7 @@ class VolumeRenderingGenerator(WarpingGenerator):
       decoder_type: 'spade', or 'residual', FOMM's.
       decoder_inputs: which features the decoder sees, concatenated in this order: 'warped' (F_w),
         'rendered' (F_r).
-      volume_rendering: compute F_r; needs `num_down_blocks` 2.
+      volume_rendering: compute F_r.
       spade_options: further fields of `SpadeDecoder`.
       volume_options: further fields of `FaceVolumeRenderer`.
       image_head_features: width of the image head.
@@ -56,13 +54,13 @@ class VolumeRenderingGenerator(WarpingGenerator):
                     "Use 'warped', and 'rendered' only with volume_rendering=True.",
                 )
             )
-        if self.volume_rendering and 2**self.num_down_blocks != _IMAGE_HEAD_FACTOR:
+        if self.volume_rendering and self.num_down_blocks < 1:
             raise ArgumentError(
                 requirement(
                     "num_down_blocks",
-                    "be 2 with volume rendering",
+                    "be at least 1 with volume rendering",
                     self.num_down_blocks,
-                    "The image head doubles the sides twice.",
+                    "The image head doubles the sides back.",
                 )
             )
 
@@ -77,12 +75,21 @@ class VolumeRenderingGenerator(WarpingGenerator):
                 width, **shared, **(self.volume_options or {})
             )
             self.image_head = ImageHead(
-                width, self.image_head_features, self.image_channels, **shared
+                width,
+                self.image_head_features,
+                self.image_channels,
+                self.num_down_blocks,
+                **shared,
             )
         decoder_width = width * len(self.decoder_inputs)
         if self.decoder_type == "spade":
             self.decoder = SpadeDecoder(
-                decoder_width, self.image_channels, **shared, **(self.spade_options or {})
+                decoder_width,
+                self.image_channels,
+                num_up_blocks=self.num_down_blocks,
+                skip_features=self.skip_features,
+                **shared,
+                **(self.spade_options or {}),
             )
         else:
             if decoder_width != width:
@@ -94,11 +101,17 @@ class VolumeRenderingGenerator(WarpingGenerator):
                 self.max_features,
                 self.num_bottleneck_blocks,
                 self.num_down_blocks,
+                self.skip_features,
                 **shared,
             )
 
     def decode_features(
-        self, warped: Float[Array, "b h w c"], *, train: bool, with_intermediates: bool
+        self,
+        warped: Float[Array, "b h w c"],
+        skip: Float[Array, "b h2 w2 e"] | None,
+        *,
+        train: bool,
+        with_intermediates: bool,
     ) -> dict[str, Array]:
         """Renders and decodes.
 
@@ -111,18 +124,20 @@ class VolumeRenderingGenerator(WarpingGenerator):
         if self.volume_rendering:
             rendered = self.volume_renderer(warped, train=train)
             features["rendered"] = rendered.features
-        outputs = {"prediction": self._decode_image(features, train=train)}
+        outputs = {"prediction": self._decode_image(features, skip, train=train)}
         if with_intermediates and rendered is not None:
             outputs["render"] = self.image_head(rendered.features, train=train)
             outputs["shape_volume"] = rendered.shape_volume
         return outputs
 
-    def _decode_image(self, features: Mapping[str, Array], *, train: bool) -> Array:
+    def _decode_image(
+        self, features: Mapping[str, Array], skip: Array | None, *, train: bool
+    ) -> Array:
         joined = jnp.concatenate(
             [features[name].astype(self.dtype) for name in self.decoder_inputs], axis=-1
         )
         if self.decoder_type == "spade":
-            return self.decoder(joined)
+            return self.decoder(joined, skip)
         if len(self.decoder_inputs) > 1:
             joined = self.fusion(joined)
-        return self.decoder(joined, train=train)
+        return self.decoder(joined, skip, train=train)

@@ -74,15 +74,18 @@ def build_phases(model: TalkingHead, objectives: Mapping[str, Any]) -> tuple[Pha
                     f"objectives.{term}", "be 0 without volume rendering", weight, "Set it to 0."
                 )
             )
-    extra_networks = []
+    extra_networks, extra_inputs = [], []
     if options["density"]["weight"]:
         extra_networks.append("vertex_weights")
+        extra_inputs.append("vertices")
     if options["pose_edit"]["weight"]:
         extra_networks.append("pose_editor")
+        extra_inputs.append("angles")
     return keypoint_phases(
         options,
         extra_terms=_volume_and_pose_terms(model, options),
         extra_networks=tuple(extra_networks),
+        extra_inputs=tuple(extra_inputs),
         needs_perceptual=bool(options["render_perceptual"]),
     )
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from talking_heads_jax.errors import ArgumentError, requirement
 from talking_heads_jax.layers.convolution import Conv
 from talking_heads_jax.layers.spade import Spade
 from talking_heads_jax.ops.resize import resize_bilinear
@@ -60,13 +61,16 @@ class SpadeDecoder(nn.Module):
     """Features at a quarter of the image's size → image in [0, 1].
 
     One map, a convolution of the features at their own size, modulates every block. Two bilinear
-    doublings, corner-aligned (the only bilinear resize of the system that is).
+    doublings, corner-aligned (the only bilinear resize of the system that is), one before each
+    block from the second on.
 
     Attributes:
       in_features: channels of the features.
       image_channels: of the image.
       segmentation_features: channels of the map, and width inside SPADE.
       block_features: widths after the four blocks.
+      num_up_blocks: doublings; fewer than blocks.
+      skip_features: channels of a full-size map that joins before the last block; 0 for none.
       implementation: 'plain' or 'fast' (see `Spade`).
       dtype: compute dtype.
 
@@ -77,16 +81,28 @@ class SpadeDecoder(nn.Module):
     image_channels: int = 3
     segmentation_features: int = 128
     block_features: tuple[int, ...] = (128, 32, 32, 32)
+    num_up_blocks: int = 2
+    skip_features: int = 0
     implementation: str = "plain"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Creates `segmentation`, `blocks_N`, `final`."""
+        if len(self.block_features) <= self.num_up_blocks:
+            raise ArgumentError(
+                requirement(
+                    "block_features",
+                    f"name more than num_up_blocks ({self.num_up_blocks}) widths",
+                    self.block_features,
+                    "Add a width.",
+                )
+            )
         self.segmentation = Conv(self.in_features, self.segmentation_features, dtype=self.dtype)
         widths = (self.in_features, *self.block_features)
+        last = len(self.block_features) - 1
         self.blocks = [
             SpadeBlock(
-                widths[i],
+                widths[i] + (self.skip_features if i == last else 0),
                 widths[i + 1],
                 self.segmentation_features,
                 implementation=self.implementation,
@@ -102,14 +118,23 @@ class SpadeDecoder(nn.Module):
             dtype=self.dtype,
         )
 
-    def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        """Decodes; there are no batch statistics in here."""
+    def __call__(
+        self, features: Float[Array, "b h w c"], skip: Float[Array, "b h2 w2 e"] | None = None
+    ) -> Float[Array, "b h2 w2 d"]:
+        """Decodes; there are no batch statistics in here.
+
+        Args:
+          features: content and modulation.
+          skip: the full-size map, where `skip_features` is not 0.
+        """
         segmentation = nn.relu(self.segmentation(features))
         x = features
         for i, block in enumerate(self.blocks):
-            if i in (1, 2):
+            if 1 <= i <= self.num_up_blocks:
                 size = (2 * x.shape[1], 2 * x.shape[2])
                 x = resize_bilinear(x, size, align_corners=True)
+            if self.skip_features and i == len(self.blocks) - 1:
+                x = jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
             x = block(x, segmentation)
         x = self.final(x)
         return jax.nn.sigmoid(x.astype(jnp.promote_types(x.dtype, jnp.float32)))

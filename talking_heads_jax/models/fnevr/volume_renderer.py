@@ -188,8 +188,9 @@ class ImageHead(nn.Module):
 
     Attributes:
       in_features: channels of the rendered features.
-      hidden_features: width of the first block.
+      hidden_features: width of all blocks but the last.
       image_channels: of the image.
+      num_up_blocks: doublings.
       implementation: 'plain' or 'fast' (see `UpBlock2d`).
       dtype: compute dtype.
 
@@ -199,21 +200,23 @@ class ImageHead(nn.Module):
     in_features: int = 256
     hidden_features: int = 64
     image_channels: int = 3
+    num_up_blocks: int = 2
     implementation: str = "plain"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Creates `up_blocks_0`, `up_blocks_1`."""
-        widths = (self.in_features, self.hidden_features, self.image_channels)
+        """Creates `up_blocks_N`."""
+        hidden = (self.hidden_features,) * (self.num_up_blocks - 1)
+        widths = (self.in_features, *hidden, self.image_channels)
         self.up_blocks = [
             UpBlock2d(
                 widths[i], widths[i + 1], implementation=self.implementation, dtype=self.dtype
             )
-            for i in range(2)
+            for i in range(self.num_up_blocks)
         ]
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
-        """Quadruples the sides."""
+        """Doubles the sides `num_up_blocks` times."""
         for block in self.up_blocks:
             x = block(x, train=train)
         return jax.nn.sigmoid(x.astype(jnp.promote_types(x.dtype, jnp.float32)))

@@ -21,13 +21,19 @@ class OcclusionAwareGenerator(WarpingGenerator):
             self.max_features,
             self.num_bottleneck_blocks,
             self.num_down_blocks,
+            self.skip_features,
             implementation=self.implementation,
             dtype=self.dtype,
         )
 
     def decode_features(
-        self, warped: Float[Array, "b h w c"], *, train: bool, with_intermediates: bool
+        self,
+        warped: Float[Array, "b h w c"],
+        skip: Float[Array, "b h2 w2 e"] | None,
+        *,
+        train: bool,
+        with_intermediates: bool,
     ) -> dict[str, Array]:
         """Returns `prediction` (b h w c) in [0, 1]."""
         del with_intermediates
-        return {"prediction": self.decoder(warped, train=train)}
+        return {"prediction": self.decoder(warped, skip, train=train)}

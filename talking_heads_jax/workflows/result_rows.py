@@ -1,0 +1,150 @@
+"""The rows behind docs/results.md, as data: what is rendered, trained and measured.
+
+A stage of a recipe is a row. Rows name the rows they need; `results.py` runs them in that order.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+MINUTES = 12.0  # what a row may take on two cores
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRow:
+    """A data set of built-in talking heads.
+
+    Attributes:
+      name: of the row, and of the folder.
+      size: height and width of the frames in pixels.
+      identities: people per split.
+      num_frames: of each clip.
+      stride: every how many frames of the motion, at 25 per second.
+      needs: names of rows.
+      minutes: it may take on two cores.
+    """
+
+    name: str
+    size: int
+    identities: Mapping[str, int]
+    num_frames: int = 8
+    stride: int = 10
+    needs: tuple[str, ...] = ()
+    minutes: float = MINUTES
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeRow:
+    """The evaluation probe.
+
+    Attributes:
+      name: of the row.
+      data: name of the data row it is trained on.
+      steps: of its training.
+      needs: names of rows.
+      minutes: it may take on two cores.
+    """
+
+    name: str
+    data: str
+    steps: int
+    needs: tuple[str, ...] = ()
+    minutes: float = MINUTES
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRow:
+    """One training with one seed, and its evaluation on people it has not seen.
+
+    Attributes:
+      name: of the row.
+      label: in the table.
+      table: key of `TABLES`.
+      config: file under configs/, with :VARIANT.
+      data: name of the data row.
+      seed: of the training.
+      overrides: dotted config keys -> values.
+      protocols: names of files in configs/eval.
+      headline: keep the checkpoint, reduced, and the pictures in results/.
+      pose_error: measure the pose editor too.
+      needs: names of rows, the probe's for its columns.
+      minutes: it may take on two cores.
+    """
+
+    name: str
+    label: str
+    table: str
+    config: str
+    data: str
+    seed: int = 0
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    protocols: tuple[str, ...] = ("synthetic_same",)
+    headline: bool = False
+    pose_error: bool = False
+    needs: tuple[str, ...] = ("probe",)
+    minutes: float = MINUTES
+
+
+Row = DataRow | ProbeRow | TrainingRow
+
+#: Marker in docs/results.md -> what its rows are compared by.
+TABLES = MappingProxyType(
+    {
+        "headline": "64 px, unseen people",
+        "fnevr-table-4": "32 px, unseen people",
+    }
+)
+
+_BOTH = ("synthetic_same", "synthetic_cross")
+_TEST_PEOPLE = 24
+_SPLITS = MappingProxyType({"train": 300, "test": _TEST_PEOPLE})
+
+
+def _headlines() -> tuple[TrainingRow, ...]:
+    rows = []
+    for seed in (0, 1):
+        suffix = f"-seed{seed}" if seed else ""
+        shared = {"table": "headline", "data": "data-64", "seed": seed, "protocols": _BOTH}
+        rows += [
+            TrainingRow(
+                name=f"fnevr-64{suffix}",
+                label=f"FNeVR, seed {seed}",
+                config="fnevr/synthetic_64.py",
+                headline=not seed,
+                pose_error=True,
+                **shared,
+            ),
+            TrainingRow(
+                name=f"fomm-64{suffix}",
+                label=f"FOMM, seed {seed}",
+                config="fomm/synthetic_64.py",
+                headline=not seed,
+                **shared,
+            ),
+        ]
+    return tuple(rows)
+
+
+def _ablations() -> tuple[TrainingRow, ...]:
+    rows = (
+        ("fomm-32", "FOMM", "fomm/synthetic_32.py"),
+        ("fomm-spade-32", "FOMM + SPADE", "fnevr/synthetic_32.py:fomm_spade"),
+        ("fomm-fvr-32", "FOMM + FVR", "fnevr/synthetic_32.py:fomm_fvr"),
+        ("without-fw-32", "w/o F_w", "fnevr/synthetic_32.py:without_fw"),
+        ("without-lsigma-32", "w/o L_sigma", "fnevr/synthetic_32.py:without_lsigma"),
+        ("fnevr-32", "full", "fnevr/synthetic_32.py"),
+    )
+    return tuple(
+        TrainingRow(name, label, "fnevr-table-4", config, "data-32") for name, label, config in rows
+    )
+
+
+ROWS: tuple[Row, ...] = (
+    DataRow("data-64", 64, _SPLITS),
+    DataRow("data-32", 32, _SPLITS),
+    DataRow("data-probe", 64, MappingProxyType({"probe": 600, "val": 60})),
+    ProbeRow("probe", "data-probe", steps=2000),
+    *_headlines(),
+    *_ablations(),
+)

@@ -1,0 +1,132 @@
+"""The synthetic protocols from the command line, on a set that is rendered here."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from data_pipeline.schema import MANIFEST
+from data_pipeline.synthetic.exact_frames import ExactFrames
+from data_pipeline.synthetic.writing import write_talking_heads
+from talking_heads_jax.build import open_clips, open_exact_truth
+from talking_heads_jax.errors import DataError
+from talking_heads_jax.evaluation.pairs import build_pairs
+from talking_heads_jax.media.image import write_image
+from tests.evaluation.toys import protocol
+from tests.scripts import run_script
+
+SIDE, FRAMES = 64, 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three people of the split `test`, five frames of each."""
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    write_talking_heads(
+        folder,
+        size=SIDE,
+        identities={"test": 3},
+        num_frames=FRAMES,
+        extras=(),
+        progress=False,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(data: Path) -> dict:
+    return open_clips(data, split="test")
+
+
+def test_exact_truth_renders_what_the_data_set_holds(data: Path, clips: dict) -> None:
+    truth = open_exact_truth(data, clips=clips, split="test")
+    pairs = build_pairs(protocol("synthetic_cross"), clips.values()).pairs
+    for pair in pairs:
+        clip = clips[pair.source_clip]
+        own = type(pair)(**{**pair.__dict__, "driving_clip": pair.source_clip})
+        for number in (0, FRAMES - 1):
+            np.testing.assert_array_equal(truth.image(own, number), clip.frames[number])
+            np.testing.assert_array_equal(truth.mask(own, number), clip.masks[number])
+            np.testing.assert_array_equal(truth.landmarks(own, number), clip.landmarks[number])
+        # Somebody else's motion: neither the source's picture nor the driving frame.
+        shown = truth.image(pair, 3).astype(float)
+        for other in (clip.frames[3], clips[pair.driving_clip].frames[3]):
+            assert np.abs(shown - other).mean() > 3
+        # But the source's background: it stands still, and belongs to the person.
+        # Pixels of the outline are mixed: one of them and its neighbours are left out.
+        heads = np.maximum(truth.mask(pair, 3), clip.masks[0])
+        background = ndimage.maximum_filter(heads, size=3) == 0
+        assert background.mean() > 0.2
+        np.testing.assert_array_equal(shown[background], clip.frames[0][background])
+
+
+def test_exact_truth_shrinks_as_the_loader_does(data: Path) -> None:
+    clips = open_clips(data, split="test", resolution=32)
+    truth = open_exact_truth(data, clips=clips, split="test")
+    pair = build_pairs(protocol("synthetic_cross"), clips.values()).pairs[0]
+    own = type(pair)(**{**pair.__dict__, "driving_clip": pair.source_clip})
+    clip = clips[pair.source_clip]
+    np.testing.assert_array_equal(truth.image(own, 2), clip.frames[2])
+    np.testing.assert_array_equal(truth.mask(own, 2), clip.masks[2])
+    np.testing.assert_allclose(truth.landmarks(own, 2), clip.landmarks[2], rtol=1e-6)
+
+
+def test_exact_truth_refuses_other_data_sets(data: Path, clips: dict, tmp_path: Path) -> None:
+    name, clip = next(iter(clips.items()))
+    with pytest.raises(DataError, match="hold the pictures that this version renders"):
+        ExactFrames(data).check(name, 255 - clip.frames[0])
+    with pytest.raises(DataError, match="name its clips SPLIT/IDENTITY-TAKE"):
+        ExactFrames(data).render("video.mp4", name, 0)
+    with pytest.raises(DataError, match=f"have frame {FRAMES} of {name}"):
+        ExactFrames(data).render(name, name, FRAMES)
+    for changes, message in (
+        ({"pictures": -1}, "hold pictures of version"),
+        ({"made_by": "somebody"}, "be made by `talking-heads synthesize`"),
+    ):
+        manifest = json.loads((data / MANIFEST).read_text())
+        manifest["options"]["recipe"] |= changes
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match=re.escape(message)):
+            ExactFrames(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["synthetic_same", "synthetic_cross"])
+def test_perfect_frames_score_perfectly(name: str, data: Path, clips: dict, tmp_path: Path) -> None:
+    truth = open_exact_truth(data, clips=clips, split="test")
+    for pair in build_pairs(protocol(name), clips.values()).pairs:
+        for number in pair.driving_frames:
+            write_image(tmp_path / "exact" / pair.name / f"{number}.png", truth.image(pair, number))
+    arguments = ["--predictions", f"exact={tmp_path / 'exact'}", "--protocol", name]
+    assert run_script("run_eval.py", [*arguments, "--data", data, "--output", tmp_path / "o"]) == 0
+    document = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    row = {recipe: column["mean"] for recipe, column in document["rows"]["exact"].items()}
+    assert row["l1/masked-face"] == row["l1/masked-mouth"] == row["l1/masked-eyes"] == 0
+    assert row["retrieval_mouth"] == row["retrieval_eyes"] == 1
+    assert document["num_identities"] == 3 and document["references"]["chance"]
+    copied = document["rows"]["copy_source"]
+    assert copied["retrieval_mouth"]["mean"] == pytest.approx(1 / 3)
+    assert copied["l1/masked-face"]["mean"] > 0.02
+    # What is left is the probe's own error on these frames.
+    assert row["probe_landmarks_px"] < copied["probe_landmarks_px"]["mean"]
+    table = (tmp_path / "o" / "table.md").read_text()
+    assert "| the probe's own error |" in table and "- probe: trained on" in table
+
+
+def test_exact_truth_is_asked_for_by_the_protocol_alone(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    manifest = json.loads((other / MANIFEST).read_text())
+    manifest["options"]["recipe"]["made_by"] = "somebody"
+    (other / MANIFEST).write_text(json.dumps(manifest))
+    (tmp_path / "frames").mkdir()
+    arguments = ["--predictions", f"f={tmp_path / 'frames'}", "--data", other]
+    arguments += ["--protocol", "synthetic_cross", "--output", tmp_path / "o"]
+    assert run_script("run_eval.py", arguments) == 2
+    error = capfd.readouterr().err
+    assert "be made by `talking-heads synthesize`" in error and "Traceback" not in error

@@ -1,0 +1,147 @@
+"""Rows run once, in the order of their needs; the page shows what json files say, and no more."""
+
+import json
+
+import pytest
+
+from configs.common import check_config
+from talking_heads_jax.errors import ArgumentError
+from talking_heads_jax.workflows import results, results_page
+from talking_heads_jax.workflows.result_rows import ROWS, TABLES, DataRow, TrainingRow
+from talking_heads_jax.workflows.results import Places, in_order, main, run_rows, training_config
+
+_PAGE = "".join(
+    f"words\n<!-- results:{name} -->\nold\n<!-- end:{name} -->\n"
+    for name in (*TABLES, "pose-editor", "pictures", "rows")
+)
+
+
+@pytest.fixture
+def places(tmp_path):
+    (tmp_path / "page.md").write_text(_PAGE)
+    return Places(tmp_path / "work", tmp_path / "results", tmp_path / "page.md")
+
+
+def _protocol(scale: float) -> dict:
+    """Numbers of one protocol as evaluation writes them."""
+    value = {"mean": 0.25 * scale, "low": 0.2 * scale, "high": 0.3 * scale}
+    recipes = ("l1/masked-face", "l1/masked-mouth", "l1/masked-eyes", "retrieval_mouth")
+    numbers = dict.fromkeys(recipes, value)
+    return {
+        "rows": {"model": numbers, "copy_source": numbers},
+        "share_below": {
+            "copy_source": numbers,
+            "blur_source_1px": {recipe: {**value, "mean": 0.9} for recipe in recipes},
+            "blur_source_2px": numbers,
+        },
+        "references": {"the probe itself": {"probe_angles_deg": 2.5}},
+    }
+
+
+def test_every_row_has_its_needs_before_it_and_a_config_that_exists(tmp_path):
+    ordered = in_order([])
+    assert {row.name for row in ordered} == {row.name for row in ROWS}
+    names = [row.name for row in ordered]
+    for row in ordered:
+        for needed in results.needed_rows(row):
+            assert names.index(needed) < names.index(row.name)
+        if isinstance(row, TrainingRow):
+            config = training_config(row, tmp_path)
+            check_config(config)
+            assert config.seed == row.seed and config.data.folder == str(tmp_path)
+            size = next(data.size for data in ROWS if data.name == row.data)
+            assert config.model.resolution == size
+            assert row.table in TABLES and row.minutes <= 12
+    assert [row.name for row in in_order(["fnevr-32"])] == [
+        "data-32", "data-probe", "probe", "fnevr-32",
+    ]  # fmt: skip
+
+
+def test_rows_that_cannot_be_run_are_refused(tmp_path, capsys):
+    with pytest.raises(ArgumentError, match="Rows: data-64"):
+        in_order(["fnevr-46"])
+    circle = (DataRow("a", 64, {}, needs=("b",)), DataRow("b", 64, {}, needs=("a",)))
+    with pytest.raises(ArgumentError, match="a -> b -> a"):
+        in_order(["a"], circle)
+    row = TrainingRow("x", "X", "headline", "fnevr/synthetic_64.py", "d", overrides={"data.a": 1})
+    with pytest.raises(ArgumentError, match=r"data\.a"):
+        training_config(row, tmp_path)
+    assert main(["--again"]) == 2
+    assert "--row" in capsys.readouterr().err
+
+
+def test_a_row_runs_once_and_again_when_asked(places, monkeypatch):
+    ran = []
+
+    def run(row, places, say):
+        ran.append(row.name)
+        places.data(row.name).mkdir(parents=True, exist_ok=True)
+        (places.run(row.name) / "left").write_text("behind")
+        if len(ran) == 2:
+            raise KeyboardInterrupt  # killed: the next call must go on with this row
+        return {"records": {}}
+
+    monkeypatch.setattr(results, "_run_row", run)
+    rows = (DataRow("one", 64, {}), DataRow("two", 64, {}, needs=("one",)))
+    places.run("one").mkdir(parents=True)
+    places.run("two").mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_rows(rows, places)
+    assert places.report("one").is_file() and not places.report("two").exists()
+    run_rows(rows, places)
+    run_rows(rows, places)
+    assert ran == ["one", "two", "two"]
+    seconds = json.loads(places.report("two").read_text())["seconds"]
+    assert 0 <= seconds < 60
+    (places.data("one")).rmdir()  # data sets are not kept: needed only where something is left
+
+    def finished(row):
+        return results.is_finished(row, places)
+
+    assert [row.name for row in in_order(["two"], rows, finished=finished)] == ["two"]
+    places.report("two").unlink()
+    assert [row.name for row in in_order(["two"], rows, finished=finished)] == ["one", "two"]
+    assert not finished(rows[0])
+    places.data("two").joinpath("old").write_text("")
+    results.forget(rows[1], places)
+    assert not places.data("two").exists() and not places.run("two").exists()
+
+
+def test_the_page_shows_finished_rows_and_keeps_the_words(places):
+    places.output.mkdir()
+    names = ("synthetic_same", "synthetic_cross")
+    report = {
+        "protocols": {name: _protocol(1 + i) for i, name in enumerate(names)},
+        "training": {"steps": 7, "parameters": {"generator": 1_500_000}},
+        "pose_editor_deg": {
+            key: {"mean": 1.5, "low": None, "high": None, "yaw": 1.0, "pitch": 2.0, "roll": 1.5}
+            for key in ("edited", "source", "probe")
+        },
+        "seconds": 90.0,
+        "machine": "a processor",
+        "date": "2026-01-01",
+        "revision": "0123456789",
+    }
+    places.report("fnevr-64").write_text(json.dumps(report))
+    (places.output / "fnevr-64.png").write_bytes(b"")
+    results_page.write_results_page(places.page, places.output)
+    page = places.page.read_text()
+    assert page.count("words") == _PAGE.count("words") and "old" not in page
+    same, cross = (
+        next(line for line in part.splitlines() if line.startswith("| FNeVR, seed 0 "))
+        for part in page.split("across identities")[:2]
+    )
+    # Face error; below the copy; the blurred source it is least far below, mouth and eyes.
+    assert same.split(" | ")[1:6] == [
+        "0.2500", "25.0 [20.0, 30.0]", "25.0 [20.0, 30.0]", "25.0 [20.0, 30.0]", "0.25",
+    ]  # fmt: skip
+    assert cross.split(" | ")[1] == "0.5000"
+    assert "| *the probe itself* | – |" in page and " 2.50 |" in page
+    assert "| `fnevr-64` | `fnevr/synthetic_64.py`, seed 0 | 1.5 | 7 | 1.50 M |" in page
+    assert "![fnevr-64](results/fnevr-64.png)" in page
+    assert "| FNeVR, seed 1 | not yet measured |" in page
+    results_page.write_results_page(places.page, places.output)
+    assert places.page.read_text() == page
+    places.page.write_text(_PAGE.replace("<!-- end:rows -->", ""))
+    with pytest.raises(ArgumentError, match="rows missing or unknown"):
+        results_page.write_results_page(places.page, places.output)
