@@ -7,7 +7,6 @@ python run_eval.py --output OUT --merge SHARD0 SHARD1
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -15,7 +14,7 @@ from ml_collections import config_flags
 from talking_heads_jax.errors import (
     ConfigError,
     TalkingHeadsError,
-    check_file,
+    check_config_flag,
     one_line,
     requirement,
 )
@@ -86,14 +85,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Parses the flags and runs `main`; what a user can repair becomes one line and status 2."""
     argv = list(sys.argv if argv is None else argv)
     try:
-        for text, following in zip(argv, [*argv[1:], ""], strict=True):
-            name, equals, value = text.partition("=")
-            if name in ("--config", "-config"):  # a pipe or device would be read for ever
-                path = (value if equals else following).partition(":")[0]
-                check_file(Path(path), ConfigError, max_bytes=1 << 20)
+        check_config_flag(argv)
         flags.FLAGS.unparse_flags()  # nothing is left of an earlier call in this process
         arguments = flags.FLAGS(argv)
         getattr(_CONFIG.value, "protocol", None)  # a broken file says so only now
+    except SystemExit:  # --help
+        flags.FLAGS.mark_as_parsed()
+        raise
     except TalkingHeadsError as error:
         return _fail(error)
     except flags.Error as error:

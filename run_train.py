@@ -6,7 +6,6 @@ On a TPU pod or under Slurm, the same on every host with --coordinator auto.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -15,7 +14,7 @@ from configs.common import check_config
 from talking_heads_jax.errors import (
     ConfigError,
     TalkingHeadsError,
-    check_file,
+    check_config_flag,
     one_line,
     requirement,
 )
@@ -55,7 +54,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Parses the flags and runs `main`; what a user can repair becomes one line and status 2."""
     argv = list(sys.argv if argv is None else argv)
     try:
-        _check_config_file(argv)
+        check_config_flag(argv)
         arguments = flags.FLAGS(argv)
         if _CONFIG.value is not None:  # a file that could not be read says so only now
             check_config(_CONFIG.value)
@@ -74,15 +73,6 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder without permission
         return _fail(f"{error.strerror or error}: {error.filename or ''}. Check --workdir.")
     return 0
-
-
-def _check_config_file(argv: Sequence[str]) -> None:
-    """Raises for a config that is no file: a pipe or device would be read for ever."""
-    for index, text in enumerate(argv):
-        name, equals, value = text.partition("=")
-        if name in ("--config", "-config"):
-            value = value if equals else "".join(argv[index + 1 : index + 2])
-            check_file(Path(value.partition(":")[0]), ConfigError, max_bytes=1 << 20)
 
 
 def _fail(message: object) -> int:

@@ -120,6 +120,22 @@ def check_file(path: Path, kind: type[TalkingHeadsError], *, max_bytes: int | No
         )
 
 
+def check_config_flag(argv: Sequence[str]) -> None:
+    """Raises for a `--config FILE[:VARIANT]` that is no file: its program would be read for ever.
+
+    Args:
+      argv: a command line.
+
+    Raises:
+      ConfigError: for a folder, pipe or device, a missing or a huge file.
+    """
+    for text, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = text.partition("=")
+        if name in ("--config", "-config"):
+            path = (value if equals else following).partition(":")[0]
+            check_file(Path(path), ConfigError, max_bytes=1 << 20)
+
+
 def check_choice(what: str, value: object, choices: Collection[object]) -> None:
     """Raises if `value` is none of `choices`.
 

@@ -4,8 +4,10 @@ Shared by the writer of data sets, the TFDS builder and the source that renders 
 same (seed, identity, take, frame) is the same picture in all of them. Letters: h w image.
 """
 
+import contextlib
 import functools
 import itertools
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -79,6 +81,8 @@ class HeadSet:
         self._poses = poses
         self._options = {"size": size, "seed": seed, "motion": motion, "morphable": morphable}
         self._heads = functools.lru_cache(maxsize=2)(self._build)
+        self._building, self._compiling = threading.Lock(), threading.Lock()
+        self._compiled = False
         self.recipe = {
             "made_by": "synthetic_talking_heads",
             "pictures": PICTURES,
@@ -92,7 +96,7 @@ class HeadSet:
 
     def mesh(self) -> Mesh:
         """The topology of the heads' face model, as it lies beside their records."""
-        model = self._heads(False).model
+        model = self._renderer("train").model
         return Mesh(
             morphable=model.name,
             faces=np.asarray(model.faces, np.int32),
@@ -103,7 +107,7 @@ class HeadSet:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of the fields that depend on the face model, as in a clip table."""
-        model = self._heads(False).model
+        model = self._renderer("train").model
         shapes = {
             "shape_coeffs": (model.num_shape,),
             "expression_coeffs": (model.num_expression,),
@@ -146,7 +150,10 @@ class HeadSet:
         """
         heads = self._renderer(plan.split)
         wanted = states[index : index + 2] if "flow" in self.extras else states[index : index + 1]
-        frames = [heads.render(identity, state) for state in wanted]
+        with contextlib.nullcontext() if self._compiled else self._compiling:
+            # Of many threads that begin together, one compiles and the others wait for it.
+            frames = [heads.render(identity, state) for state in wanted]
+            self._compiled = True
         return self._fields(heads, frames[0], frames[1] if len(frames) > 1 else None)
 
     def render_clips(self, plans: Iterable[PlannedClip]) -> Iterator[list[dict[str, Any]]]:
@@ -182,7 +189,8 @@ class HeadSet:
                 ]
 
     def _renderer(self, split: str) -> SyntheticTalkingHeads:
-        return self._heads(split == EXTRAPOLATION)
+        with self._building:  # a second thread waits instead of building another
+            return self._heads(split == EXTRAPOLATION)
 
     def _build(self, turned_away: bool) -> SyntheticTalkingHeads:
         poses = EXTRAPOLATION if turned_away else self._poses

@@ -26,7 +26,7 @@ def pack_texture(texture: np.ndarray) -> np.ndarray:
       (t t) uint32, first channel lowest.
     """
     texture = np.ascontiguousarray(texture, np.uint8)
-    return texture.view("<u4")[..., 0].astype(np.uint32)
+    return texture.view("<u4")[..., 0].astype(np.uint32, copy=False)
 
 
 def sample_texture(

@@ -54,7 +54,7 @@ TRUTH_FIELDS: Mapping[str, tuple[str, ...]] = {
     "vertices": (),  # always there
 }
 
-_CACHED_IDENTITIES = 64
+_CACHE_BYTES = 256 << 20  # of identities; painting one costs as much as drawing many frames
 
 
 class FrameState(NamedTuple):
@@ -166,7 +166,11 @@ class SyntheticTalkingHeads:
         self.fields = _checked_fields(fields)
         self.fps = FRAMES_PER_SECOND
         self.model = _model(morphable) if isinstance(morphable, str) else morphable
-        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        if num_threads is not None and num_threads < 1:
+            raise ArgumentError(
+                requirement("num_threads", "be at least 1", num_threads, "None takes every core.")
+            )
+        self.num_threads = num_threads or _num_cores()
         self._painter = Painter(self.model, size=size)
         self._mesh: MeshTables = mesh_tables(self.model, self._painter.corner_uv)
         # Three samples along each axis while a pixel is coarse against the eyes and the mouth.
@@ -199,7 +203,8 @@ class SyntheticTalkingHeads:
             with self._lock:
                 self._cache[number] = identity
                 self._drawing.pop(number, None)
-                while len(self._cache) > _CACHED_IDENTITIES:
+                held = identity.texture.nbytes + identity.background.nbytes
+                while len(self._cache) > max(1, _CACHE_BYTES // held):
                     self._cache.popitem(last=False)
         return identity
 
@@ -268,6 +273,8 @@ class SyntheticTalkingHeads:
             samples=self._samples,
             **options,
         )
+        if int(picture.overflow):
+            raise RuntimeError(f"the rasteriser left out {int(picture.overflow)} fragments")
         truth: dict[str, Any] = {}
         if wanted:
             drawn = draw_truth(self.model, self._mesh, coefficients, about_pivot, **options)
@@ -349,6 +356,13 @@ class SyntheticTalkingHeads:
                     yield waiting.pop(0).result()
             for future in waiting:
                 yield future.result()
+
+
+def _num_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _checked_fields(fields: Sequence[str]) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def write_talking_heads(
     heads = HeadSet(
         size=size, seed=seed, motion=motion, poses=poses, morphable=morphable, extras=extras
     )
+    heads.shapes()  # what the renderer refuses, it refuses before anything is written
     recipe = {
         **heads.recipe,
         "identities": {split: count for split, count in identities.items() if count},

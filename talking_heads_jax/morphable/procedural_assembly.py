@@ -39,6 +39,8 @@ PATCH_PARTS = (
 
 LIP_DEPTHS = ((0.45, 0.1), (1.15, 0.22))  # inwards and away from the line, per row of the lip
 
+_RIM_RADIUS = 1.12  # the lids' rims end inside the eyeball, so that no gap stays at the corners
+
 
 def head_positions(
     shape: HeadShape, *, closed: float = 0.0, style: str | None = None, frame: str | None = None
@@ -51,7 +53,9 @@ def head_positions(
     for name, sign in (("eye_L", 1), ("eye_R", -1)):
         middle = eye_center(shape, sign)
         for edge in grid.slit[name]:  # from the lid's edge inwards, onto the eyeball
-            pieces.append(middle + 0.84 * (skin[edge] - middle))
+            inwards = skin[edge] - middle
+            inwards *= _RIM_RADIUS / np.linalg.norm(inwards, axis=-1, keepdims=True)
+            pieces.append(middle + inwards)
     upper, lower = grid.slit["mouth"]
     for edge, away in ((upper, 1.0), (lower, -1.0)):
         taper = np.clip(1.0 - (grid.across[edge] / MOUTH_CORNER) ** 4, 0.15, 1.0)

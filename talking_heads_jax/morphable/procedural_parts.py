@@ -70,7 +70,7 @@ def teeth(shape: HeadShape, *, upper: bool) -> Patch:
     """
     t, height = np.meshgrid(_arch(61), np.linspace(0.0, 1.0, 5), indexing="xy")
     angle = t * np.deg2rad(78)
-    width, depth = (2.35, 3.6) if upper else (2.2, 3.4)
+    width, depth = (2.05, 3.55) if upper else (1.9, 3.35)
     tooth = np.abs(np.sin(np.pi * 7 * t))
     grow = 1.0 + 0.035 * np.sqrt(tooth)
     x = width * np.sin(angle) * grow

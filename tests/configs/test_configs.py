@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from talking_heads_jax import build
+from talking_heads_jax.errors import ConfigError
 from talking_heads_jax.train.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,3 +95,32 @@ def test_released_numbers_of_vox_256():
         assert tuple(config.schedule.milestones) == (60, 90) and config.schedule.factor == 0.1
         assert {section.learning_rate for section in config.optim.networks.values()} == {2e-4}
         assert (config.optim.b1, config.optim.b2) == (0.5, 0.999)
+
+
+def test_small_ablations_are_the_rows_of_the_papers_table():
+    for size in (32, 64):
+        module = load(ROOT / f"configs/fnevr/synthetic_{size}.py")
+        full = module.get_config()
+        assert full.objectives.density.weight and full.objectives.pose_edit.weight
+        assert full.model.resolution == full.data.resolution == size
+        spade, fvr, without_fw, without_lsigma = (
+            module.get_config(row)
+            for row in ("fomm_spade", "fomm_fvr", "without_fw", "without_lsigma")
+        )
+        assert not spade.model.generator.volume_rendering and not spade.objectives.density.weight
+        assert fvr.model.generator.decoder_type == "residual"
+        assert without_fw.model.generator.decoder_inputs == ("rendered",)
+        assert not without_lsigma.objectives.density.weight and not without_lsigma.data.vertices
+        assert fvr.objectives.density.weight == full.objectives.density.weight
+    with pytest.raises(ValueError, match="one row"):
+        module.get_config("fomm_spade,without_fw")
+
+
+def test_objectives_that_read_what_is_not_loaded_are_refused():
+    config = load(ROOT / "configs/fnevr/synthetic_64.py").get_config()
+    model = build.build_model(config)
+    for option in ("masks", "vertices", "angles"):
+        values = build.config_values(config)
+        values["data"][option] = False
+        with pytest.raises(ConfigError, match=rf"data\.{option} must be True"):
+            build.build_stage(values, model, num_samples=100)

@@ -13,6 +13,7 @@ from data_pipeline.synthetic.render import _majority, _rows_of_band
 from data_pipeline.synthetic.talking_heads import SyntheticTalkingHeads
 from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.morphable.parts import PARTS, REGIONS
+from talking_heads_jax.morphable.registry import model_from_file
 
 PERSON = 4  # of the training identities
 
@@ -152,6 +153,37 @@ def test_the_background_stands_still(heads, make_state):
     assert same[empty].mean() > 0.95  # all but pixels of which a silhouette covers a part
 
 
+def test_identities_are_kept_within_their_budget(monkeypatch):
+    small = SyntheticTalkingHeads(size=32)
+    first = small.identity(0)
+    assert small.identity(0) is first
+    held = first.texture.nbytes + first.background.nbytes
+    monkeypatch.setattr("data_pipeline.synthetic.talking_heads._CACHE_BYTES", 2 * held)
+    small.identity(1)
+    assert small.identity(0) is first
+    small.identity(2)  # 1 is the one that was not asked for the longest
+    assert small.identity(0) is first
+    assert set(small._cache) == {0, 2}
+    again = small.identity(1)
+    small.identity(3)
+    np.testing.assert_array_equal(small.identity(1).texture, again.texture)
+
+
+def test_the_ict_head_is_drawn_by_the_same_renderer(shared_folder):
+    """With the developers' copy of the file; users register theirs."""
+    model = model_from_file("ict", shared_folder / "face3d" / "ict_face.npz")
+    ict = SyntheticTalkingHeads(size=32, morphable=model)
+    state = ict.clip(0, 0, 1)[0]
+    frame = ict.render(0, state)
+    head = region(frame, "head")
+    assert 0.6 < head.any(1).mean() < 0.9 and 0.3 < head.any(0).mean() < 0.8
+    assert {"face_skin", "eyeball", "lips"} <= {PARTS[number] for number in np.unique(frame.mask)}
+    names = model.expression_names
+    smile = [names.index(f"mouthSmile_{side}") for side in "LR"]
+    states = ict.clip(0, 0, 200, stride=5)
+    assert np.stack([s.expression_coeffs[smile] for s in states]).max() > 0.4
+
+
 def test_splits_are_disjoint_and_extrapolation_shows_test_identities():
     disjoint = [IDENTITY_RANGES[name] for name in ("train", "val", "test", "probe")]
     assert [len(numbers) for numbers in disjoint] == [10_000] * 4
@@ -181,6 +213,7 @@ def test_bands_divide_the_picture(size, samples):
         ({"size": 1025}, "from 32 to 1024"),
         ({"size": 64.0}, "from 32 to 1024"),
         ({"seed": -1}, "seed must"),
+        ({"num_threads": 0}, "num_threads must"),
         ({"motion": "wild"}, "'default', 'rigid_bust'"),
         ({"poses": "sideways"}, "'moderate', 'wide', 'extrapolation'"),
         ({"morphable": "smpl"}, "'procedural', 'ict'"),
