@@ -63,9 +63,7 @@ class RunningStep:
         _, helpers = build.build_helpers(config, stage.phases)
         draw = jax.random.split(jax.random.key(1), len(jax.tree.leaves(program.batch)))
         leaves, structure = jax.tree.flatten(program.batch)
-        images = [
-            jax.random.uniform(key, x.shape, x.dtype) for key, x in zip(draw, leaves, strict=True)
-        ]
+        images = [_random(key, x) for key, x in zip(draw, leaves, strict=True)]
         places = [x.sharding for x in leaves]
         batch = jax.tree.unflatten(structure, jax.device_put(images, places))
         self._rest = (batch, put_state(helpers, program.key.sharding), run_key(0))
@@ -74,6 +72,13 @@ class RunningStep:
         """Trains one step; returns its metrics, still on the device."""
         self._state, metrics = self._compiled(self._state, *self._rest)
         return metrics
+
+
+def _random(key: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """Numbers in [0, 1); for masks, a few classes."""
+    if jnp.issubdtype(shape.dtype, jnp.integer):
+        return jax.random.randint(key, shape.shape, 0, 10).astype(shape.dtype)
+    return jax.random.uniform(key, shape.shape, shape.dtype)
 
 
 def memory_in_use() -> int | None:

@@ -44,6 +44,7 @@ def base() -> ConfigDict:
     config.objectives.density.channel_reduction = "mean"
     config.objectives.pose_edit.weight = 1.0
     config.data.vertices = config.data.angles = True
+    config.optim.ema.networks = ("kp_detector", "generator", "pose_editor")
     return config
 
 

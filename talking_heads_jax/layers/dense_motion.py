@@ -19,6 +19,8 @@ from talking_heads_jax.ops.resize import antialias_downsample, resize_bilinear
 from talking_heads_jax.ops.warping import combine_motions, occlude, sparse_motions, warp
 from talking_heads_jax.typing import Array, Float
 
+_HEAD_KERNEL = 7
+
 
 class DenseMotion(NamedTuple):
     """What the network predicts, at the downsampled size.
@@ -47,7 +49,6 @@ class DenseMotionNetwork(nn.Module):
       num_blocks: its levels.
       scale_factor: of the anti-aliased source it works on.
       keypoint_variance: of the Gaussian heatmaps, in normalised units squared.
-      head_kernel: odd side of the heads' kernels; the checkpoints use 7.
       estimate_occlusion: also predict an occlusion map.
       align_corners: corner rule of the sampler; the released checkpoints use False (FOMM's first
         ones, trained on torch 1.0, presumably True).
@@ -64,7 +65,6 @@ class DenseMotionNetwork(nn.Module):
     num_blocks: int = 5
     scale_factor: float = 0.25
     keypoint_variance: float = 0.01
-    head_kernel: int = 7
     estimate_occlusion: bool = True
     align_corners: bool = False
     implementation: str = "plain"
@@ -83,7 +83,7 @@ class DenseMotionNetwork(nn.Module):
             dtype=self.dtype,
         )
         width = self.block_expansion + in_features
-        kernel, padding = (self.head_kernel, self.head_kernel), self.head_kernel // 2
+        kernel, padding = (_HEAD_KERNEL, _HEAD_KERNEL), _HEAD_KERNEL // 2
         self.mask = Conv(width, motions, kernel_size=kernel, padding=padding, dtype=self.dtype)
         if self.estimate_occlusion:
             self.occlusion = Conv(width, 1, kernel_size=kernel, padding=padding, dtype=self.dtype)

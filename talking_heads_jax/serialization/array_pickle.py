@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,11 +27,19 @@ from talking_heads_jax.serialization.pickle_machine import (
     printable,
 )
 from talking_heads_jax.serialization.torch_legacy import MAGIC_PREFIX, read_embedded_storage
-from talking_heads_jax.serialization.torch_tensors import MAX_DEPTH, Storage, TorchReader
+from talking_heads_jax.serialization.torch_tensors import (
+    MAX_DEPTH,
+    MAX_SHARING,
+    Storage,
+    TorchReader,
+)
 
 MAX_DENSE_ELEMENTS = 2**24  # of a sparse matrix, once it is dense
 _REMEDY = "Get the file again from its publisher; there is no option to allow this."
 _DTYPE = re.compile(r"[<>=|]?(b1|b|[iu][1248]|f[248]|[SU][1-9][0-9]{0,3}|\?)")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")  # one literal, not a sum of them
+_MAX_EMPTY = 2**40  # product of the axes of an array without elements, the empty ones left out
+_LAST_CHARACTER = 0x10FFFF
 _NPY_MAGIC = b"\x93NUMPY"
 _ROOTS = ("numpy.core", "numpy._core")
 _BUILTINS = ("builtins", "__builtin__")
@@ -107,10 +116,11 @@ class _ArrayMachine(PickleMachine):
 
     def _text_string(self) -> None:
         raw = self._text_line(len(self._data)).decode("latin-1")
-        quoted = len(raw) >= 2 and raw[0] in "'\"" and raw[-1] == raw[0]
+        quoted = raw.isascii() and _QUOTED.fullmatch(raw)
         try:
-            # A bytes literal and nothing else: `literal_eval` of b'...' cannot do anything.
-            value = ast.literal_eval("b" + raw) if quoted and raw.isascii() else None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of unknown escapes, which stand for themselves
+                value = ast.literal_eval("b" + raw) if quoted else None
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = None
         if type(value) is not bytes:
@@ -162,6 +172,7 @@ class _ArrayReader(TorchReader):
         super().__init__(where, len(data))
         self._data = data
         self._elements_left = MAX_DENSE_ELEMENTS
+        self._unpacked_bytes = 0
 
     def read(self, position: int = 0) -> Any:
         machine = _ArrayMachine(
@@ -171,6 +182,12 @@ class _ArrayReader(TorchReader):
 
     def refuse(self, constraint: str, got: object) -> NoReturn:
         raise UnsafeFileError(requirement(self.where, constraint, got, _REMEDY))
+
+    def _unpack(self, count: int) -> None:
+        """Counts bytes that are copied or read again: a few opcodes can ask for them many times."""
+        self._unpacked_bytes += count
+        if self._unpacked_bytes > MAX_SHARING * len(self._data):
+            self.refuse(f"unpack to at most {MAX_SHARING} times its size", "more")
 
     def storage(self, dtype: str, key: str, numel: int) -> Storage:
         del dtype, key, numel
@@ -241,12 +258,13 @@ class _ArrayReader(TorchReader):
     def _make_set(self, arguments: tuple[Any, ...]) -> list[Any]:
         if len(arguments) != 1 or type(arguments[0]) is not list:
             self.refuse("make sets from lists", "something else")
-        return list(arguments[0])
+        return arguments[0]
 
     def _load_storage(self, arguments: tuple[Any, ...]) -> Storage:
         data = arguments[0] if len(arguments) == 1 else None
         if type(data) is not bytes or not data.startswith(MAGIC_PREFIX):
             self.refuse("embed torch storages as torch files", printable(data))
+        self._unpack(len(data))
         return read_embedded_storage(data, self.where)
 
     def _reconstruct_object(self, arguments: tuple[Any, ...]) -> StandIn:
@@ -280,6 +298,7 @@ class _ArrayReader(TorchReader):
             return data
         try:
             if type(data) is str:  # a Python 2 string
+                self._unpack(len(data))
                 return data.encode("latin-1")
         except UnicodeEncodeError:
             pass
@@ -312,8 +331,13 @@ class _ArrayReader(TorchReader):
         if len(raw) != math.prod(shape) * kind.itemsize:
             claimed = math.prod(shape) * kind.itemsize
             self.refuse(f"hold the {claimed} bytes an array claims", f"{len(raw)} bytes")
+        if math.prod(size for size in shape if size) > _MAX_EMPTY:
+            self.refuse("give empty arrays sensible sizes", printable(shape))
+        self._unpack(len(raw))
         order = "F" if fortran else "C"
         flat = np.frombuffer(raw, kind) if raw else np.zeros(math.prod(shape), kind)
+        if kind.kind == "U" and (flat.view(kind.byteorder + "u4") > _LAST_CHARACTER).any():
+            self.refuse("hold valid text", "an array of other numbers")
         array = flat.reshape(shape, order=order)
         return np.ascontiguousarray(array.astype(kind.newbyteorder("="))).reshape(shape)
 
@@ -398,6 +422,7 @@ class _ArrayReader(TorchReader):
         same = len(row) == len(column) == len(data)
         if not same or (len(row) and not self._inside(row, column, shape)):
             self.refuse("hold consistent sparse matrices", f"a damaged {name}")
+        self._unpack(data.nbytes)
         dense = np.zeros(shape, data.dtype)
         np.add.at(dense, (row, column), data)
         return dense
@@ -451,7 +476,7 @@ def read_array_pickle(path: Path | str) -> Any:
 def _plain_npy(stream: Any, where: str) -> np.ndarray:
     try:
         return np.load(stream, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
+    except Exception as error:  # its parser of headers raises half a dozen different ones
         raise UnsafeFileError(
             requirement(where, "be a complete .npy file", type(error).__name__, _REMEDY)
         ) from error

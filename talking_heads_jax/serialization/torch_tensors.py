@@ -125,6 +125,7 @@ class TorchReader:
         self.where = where
         self._file_bytes = file_bytes
         self._claimed_bytes = 0
+        self._pairs = 0
 
     def refuse(self, constraint: str, got: object) -> NoReturn:
         """Raises `UnsafeFileError` about this file."""
@@ -186,6 +187,9 @@ class TorchReader:
         pairs = arguments[0]
         if len(arguments) != 1 or type(pairs) not in (list, tuple):
             self.refuse("build ordered dictionaries from pairs", "something else")
+        self._pairs += len(pairs)  # each takes a few bytes, unless lists are used again and again
+        if self._pairs > self._file_bytes:
+            self.refuse("unpack to a sensible number of dictionary entries", "more")
         for pair in pairs:
             if type(pair) not in (list, tuple) or len(pair) != 2:
                 self.refuse("build ordered dictionaries from pairs", "something else")

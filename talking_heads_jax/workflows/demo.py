@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from talking_heads_jax.errors import TalkingHeadsError
 from talking_heads_jax.workflows.page import Figure, Section, Table, write_page
 
-_STEPS = 700.0
+_STEPS = 600.0
 _SEED = 0
 _PROTOCOL = "synthetic_same"
 _FACE = "l1/masked-face"
@@ -74,7 +74,7 @@ def demo_config() -> Any:
     with config.unlocked():
         config.name += "_demo"
         config.schedule.duration = _STEPS
-        config.checkpoint.every = 175
+        config.checkpoint.every = 200
     return config
 
 

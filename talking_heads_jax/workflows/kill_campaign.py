@@ -75,13 +75,14 @@ class Campaign:
         Raises:
           TalkingHeadsError: if the folder cannot be used, or the training fails.
         """
-        from data_pipeline.synthetic.warped_photos import write_warped_photos
+        from data_pipeline.synthetic.writing import write_talking_heads
 
         self.output, self.steps = output.absolute(), steps
         self.random = random.Random(seed)
         output.mkdir(parents=True, exist_ok=True)
-        write_warped_photos(
-            self.output / "data", size=_SIZE, seed=0, train_clips=1, test_clips=1, num_frames=4
+        people = {"train": 2, "test": 1}
+        write_talking_heads(
+            self.output / "data", size=_SIZE, identities=people, num_frames=4, extras=()
         )
         self.expected = self.output / "uninterrupted"
         shutil.rmtree(self.expected, ignore_errors=True)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs.fnevr import demo_64
+from configs.fnevr import synthetic_64
 from data_pipeline.preprocess.prepare import prepare_dataset
 from talking_heads_jax import build
 from talking_heads_jax.checkpoints import save_model
@@ -63,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         workers=0,
         progress=False,
     )
-    config = demo_64.get_config("debug")
+    config = synthetic_64.get_config("debug")
     config.eval.protocol = "reconstruction_fomm"
     config.eval.num_clips = 3
     model = build.build_model(config)

@@ -329,3 +329,85 @@ def test_read_array_pickle_refuses_endless_nesting(tmp_path, chumpy):
     loop.x = loop
     with pytest.raises(UnsafeFileError, match="nest"):
         _read(tmp_path, pickle.dumps(loop, 2))
+
+
+def _repeated_calls():
+    """Pickles whose last opcodes make a builder of ours copy the same megabyte again and again."""
+
+    def name(text):
+        module, _, attribute = text.rpartition(".")
+        return b"c" + module.encode() + b"\n" + attribute.encode() + b"\n"
+
+    size = 2**20
+    text = b"T" + struct.pack("<I", size) + b"a" * size
+    shape = b"J" + struct.pack("<i", size) + b"\x85"
+    dtype = name("numpy.dtype") + b"U\x02u1\x85R"
+    again = b"h\x00h\x01R"
+    empty = name("numpy.core.multiarray._reconstruct") + b"q\x00" + name("numpy.ndarray")
+    empty += b"K\x00\x85U\x01b\x87q\x01R"
+    filled = empty + b"(K\x01" + shape + dtype + b"\x89" + text + b"tq\x02b"
+    buffer = name("numpy.core.numeric._frombuffer") + b"q\x00("
+    items = b"](" + (b"U\x01k" + b"N\x86") * 100_000 + b"e"
+    pickles = {
+        "encode": (name("_codecs.encode") + b"q\x00" + text + b"U\x06latin1\x86q\x01R", again),
+        "frombuffer": (buffer + text + dtype + shape + b"U\x01Ctq\x01R", again),
+        "ndarray": (filled, again + b"h\x02b"),
+        "dictionary": (
+            name("collections.OrderedDict") + b"q\x00" + items + b"\x85q\x01R",
+            again,
+        ),
+    }
+    return {
+        case: b"\x80\x02](" + first + more * 100_000 + b"e."
+        for case, (first, more) in pickles.items()
+    }
+
+
+@pytest.mark.parametrize("case", list(_repeated_calls()))
+def test_read_array_pickle_does_not_copy_the_same_bytes_without_end(tmp_path, case):
+    with pytest.raises(UnsafeFileError, match="unpack to"):
+        _read(tmp_path, _repeated_calls()[case])
+
+
+def test_read_array_pickle_shares_lists_of_sets(tmp_path):
+    """A set made again and again of one list costs nothing: it is that list."""
+    items = b"](K\x01K\x02e\x85q\x01R"
+    data = b"\x80\x02](c__builtin__\nset\nq\x00" + items + b"h\x00h\x01Re."
+    first, second = _read(tmp_path, data)
+    assert first == [1, 2]
+    assert second is first
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr'",
+        "{'descr': ',,,', 'fortran_order': False, 'shape': (5,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (" + "9" * 30 + ",), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 999999999999, 999999999999), }",
+        "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (), }",
+    ],
+)
+def test_read_array_pickle_refuses_damaged_npy_headers(tmp_path, header):
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+    with pytest.raises(UnsafeFileError, match=r"complete \.npy file"):
+        _read(tmp_path, data)
+
+
+def test_read_array_pickle_refuses_text_and_sizes_that_numpy_cannot_hold(tmp_path):
+    begin = b"\x80\x02cnumpy.core.multiarray\n"
+    text = begin + b"scalar\ncnumpy\ndtype\nU\x02U1\x85RU\x04\xff\xff\xff\xff\x86R."
+    with pytest.raises(UnsafeFileError, match="valid text"):
+        _read(tmp_path, text)
+    huge = b"(K\x00" + 2 * (b"\x8a\x06" + struct.pack("<Q", 2**39)[:6]) + b"t"
+    empty = begin + b"_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    with pytest.raises(UnsafeFileError, match="sensible sizes"):
+        _read(tmp_path, empty + b"(K\x01" + huge + b"cnumpy\ndtype\nU\x02f4\x85R\x89U\x00tb.")
+
+
+def test_read_array_pickle_reads_text_strings_as_single_literals(tmp_path, recwarn):
+    assert _read(tmp_path, b"S'a\\'\\d\\x41'\n.") == "a'\\dA"
+    assert not recwarn.list
+    for line in (b"S'a' b'b'", b"S''" + b"+b''" * 100_000, b"S'a\\'", b"S'a"):
+        with pytest.raises(UnsafeFileError, match="valid text"):
+            _read(tmp_path, line + b"\n.")
