@@ -72,7 +72,11 @@ def load_ict(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def turn(positions: np.ndarray) -> np.ndarray:
-    """Positions (v 3) turned about the vertical axis by `YAW`."""
+    """Positions turned about the vertical axis by `YAW`.
+
+    Args:
+      positions: (v 3).
+    """
     cosine, sine = math.cos(YAW), math.sin(YAW)
     rotation = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
     return (positions @ rotation.T).astype(np.float32)

@@ -20,7 +20,14 @@ from benchmarks.measurement import describe_run, print_table, write_results
 
 
 def measure(heads: Any, *, identities: int, frames: int, repeats: int) -> dict[str, Any]:
-    """Times of `frames` frames of clips that take turns among some identities."""
+    """Times of frames of clips that take turns among some identities.
+
+    Args:
+      heads: the set.
+      identities: how many people.
+      frames: how many frames a repeat draws.
+      repeats: how many repeats.
+    """
     start = time.perf_counter()
     start_cpu = time.process_time()
     for number in range(identities):

@@ -230,7 +230,7 @@ def read_clip_table(folder: Path) -> ClipTable:
     if not path.is_file():
         unfinished = (folder / MANIFEST).is_file()
         remedy = (
-            "Its preparation did not finish: run the same `talking-heads prepare` again."
+            "Its preparation did not finish: run the same command again."
             if unfinished
             else "Make it with `talking-heads prepare VIDEOS --output DATA`."
         )

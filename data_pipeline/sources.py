@@ -75,7 +75,8 @@ class FrameSource:
                     f"{self.path}",
                     f"have clips in its split {split!r}",
                     {name: len(clips) for name, clips in table.splits.items()},
-                    "Prepare it with more clips, or with test clips named.",
+                    "Prepare it with more clips or with test clips named, or synthesize it with"
+                    " people of that split.",
                 )
             )
         folders = sorted((self.path / RECORDS).glob("*/*/dataset_info.json"))

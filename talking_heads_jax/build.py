@@ -324,7 +324,7 @@ def open_clips(
     """
     from data_pipeline.loaders import make_eval_pairs
 
-    known = ("angles", "expression_coeffs", "shape_coeffs", "joint_pose")
+    known = ("angles", "expression_coeffs", "joint_pose")
     clips = make_eval_pairs(
         {"folder": str(folder), "resolution": resolution},
         split=split,

@@ -104,9 +104,12 @@ def expression_coeffs(curves: Mapping[str, np.ndarray], names: Sequence[str]) ->
 
 
 def world_rotation(angles: np.ndarray) -> Rotation:
-    """Rotation, in world axes (y up, z to the viewer), of (t 3) yaw, pitch, roll in radians.
+    """Rotation, in world axes (y up, z to the viewer), of a head.
 
     The numpy twin of `talking_heads_jax.geometry.cameras.head_rotation_from_angles`.
+
+    Args:
+      angles: (t 3) yaw, pitch, roll in radians.
     """
     return Rotation.from_euler("ZYX", np.asarray(angles)[..., [2, 0, 1]] * [-1.0, 1.0, -1.0])
 

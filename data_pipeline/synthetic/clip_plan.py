@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from data_pipeline.schema import SPLITS
 from data_pipeline.synthetic.identities import IDENTITY_RANGES
-from data_pipeline.synthetic.motion import FRAMES_PER_SECOND
+from data_pipeline.synthetic.motion import FRAMES_PER_SECOND, LONGEST_CLIP
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
 
 
@@ -75,6 +75,15 @@ def plan_clips(
     ):
         if value < lowest:
             raise ArgumentError(requirement(what, f"be at least {lowest}", value, "Ask for more."))
+    if num_frames * stride > LONGEST_CLIP:
+        raise ArgumentError(
+            requirement(
+                "The frames of a clip times the stride",
+                f"be at most {LONGEST_CLIP}",
+                num_frames * stride,
+                "Draw several takes instead of one long clip.",
+            )
+        )
     return [
         PlannedClip(f"{split}/{number:05d}-{take}", split, number, take, num_frames, stride)
         for split in SPLITS

@@ -62,6 +62,11 @@ class ExactFrames:
             raise self._refused(
                 f"hold pictures of version {PICTURES}", f"version {recipe.get('pictures')}"
             )
+        kinds = dict.fromkeys(("size", "seed", "num_frames", "stride"), int)
+        kinds |= dict.fromkeys(("motion", "poses", "morphable"), str)
+        for name, kind in kinds.items():
+            if type(recipe.get(name)) is not kind:
+                raise self._refused(f"say in {MANIFEST} how it was made", f"no {name}")
         self._recipe: Mapping[str, Any] = recipe
         self._resolution = resolution or int(recipe["size"])
         self._heads = functools.lru_cache(maxsize=2)(self._build)

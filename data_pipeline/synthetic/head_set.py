@@ -17,7 +17,12 @@ import numpy as np
 from data_pipeline.mesh import Mesh
 from data_pipeline.synthetic.clip_plan import PlannedClip
 from data_pipeline.synthetic.identities import Identity
-from data_pipeline.synthetic.talking_heads import SyntheticFrame, SyntheticTalkingHeads
+from data_pipeline.synthetic.talking_heads import (
+    MODELS,
+    MOTIONS,
+    SyntheticFrame,
+    SyntheticTalkingHeads,
+)
 from data_pipeline.transforms import MIRROR68
 from talking_heads_jax.errors import check_choice
 
@@ -73,7 +78,11 @@ class HeadSet:
         Raises:
           ArgumentError: an option that makes no sense.
         """
+        # What would be refused when the first frame is drawn, after everything else has begun.
         check_choice("poses", poses, POSES)
+        check_choice("motion", motion, MOTIONS)
+        if isinstance(morphable, str):
+            check_choice("morphable", morphable, MODELS)
         for name in extras:
             check_choice("fields", name, tuple(EXTRA_FIELDS))
         self.size, self.extras = size, tuple(name for name in EXTRA_FIELDS if name in extras)

@@ -51,6 +51,9 @@ class Identity(NamedTuple):
 def check_number(number: int) -> None:
     """Raises unless a number names an identity.
 
+    Args:
+      number: from 0; see `IDENTITY_RANGES`.
+
     Raises:
       ArgumentError: it is negative, too large, or no whole number.
     """

@@ -125,6 +125,9 @@ POSE_RANGES: Mapping[str, PoseRange] = {
 def pose_range(value: str | PoseRange) -> PoseRange:
     """A range by its name, or as it is.
 
+    Args:
+      value: name of `POSE_RANGES`, or a range.
+
     Raises:
       ArgumentError: for an unknown name.
     """

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipeline.options import SyntheticOptions
 from data_pipeline.records import Record
-from data_pipeline.schema import ClipEntry
+from data_pipeline.schema import FIELDS, ClipEntry
 from data_pipeline.synthetic.clip_plan import plan_clips
 from data_pipeline.synthetic.head_set import EXTRA_FIELDS, HeadSet
 
@@ -29,7 +29,7 @@ class RenderedFrames:
       split: its split.
       clips: the clip table.
       size: height and width of the images.
-      fields: names of the fields its records can have.
+      fields: names of the fields every record has.
       recipe: what decides the pictures, as JSON values.
     """
 
@@ -64,7 +64,12 @@ class RenderedFrames:
             morphable=options.morphable,
             extras=extras,
         )
-        self.fields, self.mesh = self._heads.fields, self._heads.mesh
+        self.mesh = self._heads.mesh
+        self.fields = tuple(
+            name
+            for name, field in FIELDS.items()
+            if name in self._heads.fields or not field.optional
+        )
         self.recipe = self._heads.recipe | {"extras": None}  # they change no picture
         self._plans = plan_clips(
             {split: options.identities},

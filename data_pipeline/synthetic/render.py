@@ -374,7 +374,16 @@ def draw_truth(
     size: int,
     cull: str,
 ) -> Truth:
-    """Draws what lies at the pixel centres; arguments as of `draw_picture`."""
+    """Draws what lies at the pixel centres.
+
+    Args:
+      model: the head.
+      mesh: its `mesh_tables`.
+      coefficients: a batch of one, without translation.
+      root_about_pivot: as of `draw_picture`.
+      size: height and width, px.
+      cull: as of `rasterize`.
+    """
     camera = scene_camera()
     vertices, _, _ = _posed(model, coefficients, root_about_pivot)
     points = camera_points(camera, vertices)

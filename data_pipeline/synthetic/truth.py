@@ -87,6 +87,9 @@ def shown_in(
 
     Returns:
       (h w) bool. On the background: where the target shows the same background.
+
+    Raises:
+      ArgumentError: the frames are of different sizes.
     """
     if target_depth.shape != face_id.shape:
         raise ArgumentError(

@@ -37,7 +37,7 @@ def write_talking_heads(
 
     Args:
       output: the data set; new, empty, or begun by the same call.
-      size: height and width of the images, 64 to 512.
+      size: height and width of the images, 32 to 1024.
       identities: split to number of people; None for 300 to train and 24 to test on.
       num_frames: of each clip.
       stride: every how many frames of the motion, at 25 per second, one is taken.

@@ -21,7 +21,6 @@ class Clip(NamedTuple):
         none.
       angles: number -> (3,) yaw, pitch, roll in radians; None likewise.
       expression_coeffs: number -> (d,) of the data set's morphable model; None likewise.
-      shape_coeffs: number -> (d,) likewise.
       joint_pose: number -> (3 j,) axis-angle per joint of that model, radians; None likewise.
     """
 
@@ -32,7 +31,6 @@ class Clip(NamedTuple):
     landmarks: Sequence[np.ndarray] | None = None
     angles: Sequence[np.ndarray] | None = None
     expression_coeffs: Sequence[np.ndarray] | None = None
-    shape_coeffs: Sequence[np.ndarray] | None = None
     joint_pose: Sequence[np.ndarray] | None = None
 
     @property

@@ -40,7 +40,11 @@ def head_rotation_from_angles(angles: Float[Array, "*b 3"]) -> Float[Array, "*b 
 
 
 def angles_from_head_rotation(rotation: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3"]:
-    """Inverse of `head_rotation_from_angles` for |yaw| < 90 degrees."""
+    """Inverse of `head_rotation_from_angles` for |yaw| < 90 degrees.
+
+    Args:
+      rotation: matrices in world axes that act on column vectors.
+    """
     return angles_from_matrix(_flipped(jnp.asarray(rotation)))
 
 
@@ -101,20 +105,32 @@ def camera_relative_to(
 
 
 def camera25_from_camera(camera: Camera) -> Float[Array, "b 25"]:
-    """The 25 numbers of EG3D: cam2world (16, row by row), then normalised intrinsics (9)."""
+    """The 25 numbers of EG3D: cam2world (16, row by row), then normalised intrinsics (9).
+
+    Args:
+      camera: a batch.
+    """
     batch = camera.cam2world.shape[0]
     parts = [camera.cam2world.reshape(batch, 16), camera.intrinsics.reshape(batch, 9)]
     return jnp.concatenate(parts, axis=-1)
 
 
 def camera_from_camera25(camera25: Float[Array, "b 25"]) -> Camera:
-    """Inverse of `camera25_from_camera`."""
+    """Inverse of `camera25_from_camera`.
+
+    Args:
+      camera25: as it returns them.
+    """
     batch = camera25.shape[0]
     return Camera(camera25[:, :16].reshape(batch, 4, 4), camera25[:, 16:].reshape(batch, 3, 3))
 
 
 def opengl_from_opencv(cam2world: Float[Array, "*b 4 4"]) -> Float[Array, "*b 4 4"]:
-    """cam2world of an OpenGL camera (x right, y up, z backward) from OpenCV's; its own inverse."""
+    """cam2world of an OpenGL camera (x right, y up, z backward) from OpenCV's; its own inverse.
+
+    Args:
+      cam2world: of a camera with x right, y down, z forward.
+    """
     return cam2world * jnp.asarray((*_FLIP, 1.0), cam2world.dtype)
 
 
@@ -176,5 +192,11 @@ def clip_from_camera_points(
 
 
 def depth_from_clip(depth_ndc: FloatArray, *, near: float, far: float) -> FloatArray:
-    """Depth along the optical axis from z/w of `clip_from_camera_points` with the same planes."""
+    """Depth along the optical axis from z/w of `clip_from_camera_points` with the same planes.
+
+    Args:
+      depth_ndc: z/w, 0 at `near` to 1 at `far`.
+      near: as there.
+      far: as there.
+    """
     return near / (1 - depth_ndc * ((far - near) / far))

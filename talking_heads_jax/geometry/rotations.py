@@ -43,6 +43,9 @@ def matrix_from_angles(angles: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
 def angles_from_matrix(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3"]:
     """Inverse of `matrix_from_angles` for |yaw| < 90°.
 
+    Args:
+      matrix: rotations that act on column vectors (x right, y down, z away).
+
     Returns:
       (yaw, pitch, roll) in radians.
     """

@@ -24,7 +24,7 @@ from talking_heads_jax.errors import (
     requirement,
 )
 from talking_heads_jax.morphable import bfm, flame, ict
-from talking_heads_jax.morphable.clean_arrays import checked_arrays
+from talking_heads_jax.morphable.clean_arrays import checked_arrays, numbers
 from talking_heads_jax.morphable.ict_folder import arrays_from_folder, find_model_folder
 from talking_heads_jax.morphable.mat_files import RAW_MODEL, merge_raw_bfm, read_mat
 from talking_heads_jax.morphable.wavefront import read_wavefront
@@ -151,7 +151,7 @@ def _recognise_npz(path: Path) -> RecognisedFile:
     if ict.is_ict(arrays):
         return RecognisedFile("ICT-FaceKit's npz", (ict.ICT_NAME,), lambda: _checked(arrays, where))
     if {"v_template", "faces"} <= set(arrays):
-        count = len(arrays["v_template"])
+        count = (*arrays["v_template"].shape, 0)[0]
         kinds = {
             flame.NUM_VERTICES: ("a FLAME npz", _FLAME_NAMES),
             bfm.NUM_VERTICES: ("a BFM npz", ("bfm09",)),
@@ -212,7 +212,8 @@ def _recognise_pickle(path: Path) -> RecognisedFile:
     if flame.is_flame(tree):
 
         def convert() -> Mapping[str, np.ndarray]:
-            counts = {"v_template": tree["v_template"], "faces": tree["f"]}
+            keys = {"v_template": "v_template", "faces": "f"}
+            counts = {what: numbers(tree, where, key) for what, key in keys.items()}
             _check_counts(where, counts, flame.NUM_VERTICES, flame.NUM_FACES)
             return _checked(flame.flame_arrays(tree, where=where), where)
 
@@ -251,7 +252,7 @@ def _check_counts(where: str, arrays: Mapping[str, Any], vertices: int, faces: i
 
 def _embedding(tree: Mapping[str, Any], where: str) -> Mapping[str, np.ndarray]:
     """Triangle numbers as they are: which vertices they mean is the model's business."""
-    arrays = {key: np.asarray(tree[key]) for key in flame.EMBEDDING_KEYS}
+    arrays = {key: numbers(tree, where, key) for key in flame.EMBEDDING_KEYS}
     stand_in = np.zeros((flame.NUM_FACES, 3), np.int32)
     flame.embedding_arrays(arrays, stand_in, where=where)
     return arrays

@@ -14,7 +14,7 @@ import numpy as np
 from talking_heads_jax.batch import FaceCoefficients
 from talking_heads_jax.errors import check_shape
 from talking_heads_jax.geometry.rotations import axis_angle_from_matrix, matrix_from_axis_angle
-from talking_heads_jax.morphable.clean_arrays import check_indices, refuse_arrays
+from talking_heads_jax.morphable.clean_arrays import check_indices, numbers, refuse_arrays
 from talking_heads_jax.morphable.skinned_model import SkinnedFaceModel, model_class
 from talking_heads_jax.ops.numerics import matmul_highest, safe_divide, safe_norm
 from talking_heads_jax.typing import Array, Float, typechecked
@@ -232,10 +232,10 @@ def bfm_arrays(fields: Mapping[str, Any], *, where: str) -> dict[str, np.ndarray
     Raises:
       ArgumentError: if fields do not fit together, or count from 0.
     """
-    values = {key: np.asarray(fields[key]) for key in _MERGED}
+    values = {key: numbers(fields, where, key) for key in _MERGED}
     for key, value in values.items():
-        if value.dtype.kind not in "fiu" or not value.size:
-            refuse_arrays(where, f"'{key}'", "hold numbers", f"{value.dtype} {value.shape}")
+        if not value.size:
+            refuse_arrays(where, f"'{key}'", "hold numbers", value.shape)
     mean = values["meanshape"].reshape(-1)
     count = mean.size // 3
     if mean.size != 3 * count:
@@ -245,7 +245,9 @@ def bfm_arrays(fields: Mapping[str, Any], *, where: str) -> dict[str, np.ndarray
             refuse_arrays(where, f"'{key}'", f"have {3 * count} rows", values[key].shape)
     if values["meantex"].size != 3 * count:
         refuse_arrays(where, "'meantex'", f"hold {3 * count} numbers", values["meantex"].shape)
-    faces = _from_one(where, "tri", values["tri"], count).reshape(-1, 3)
+    if values["tri"].ndim != 2 or values["tri"].shape[1] != 3:
+        refuse_arrays(where, "'tri'", "have shape (*, 3)", values["tri"].shape)
+    faces = _from_one(where, "tri", values["tri"], count)
     keypoints = _from_one(where, "keypoints", values["keypoints"].reshape(-1), count)
     around = _from_one(where, "point_buf", values["point_buf"], len(faces) + 1)
     if around.ndim != 2 or len(around) != count:

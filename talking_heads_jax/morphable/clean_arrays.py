@@ -16,7 +16,7 @@ from talking_heads_jax.morphable.parts import PARTS
 
 #: How far rows of skinning weights may be from adding up to 1 (files hold them as float16).
 _WEIGHT_SUM_TOLERANCE = 0.01
-_REMEDY = "Convert the model again from its original files: talking-heads assets add FILE."
+_REMEDY = "Get the original file again and run: talking-heads assets add FILE."
 _OPTIONAL = ("name", "units", "license", "source", "jawopen_angle_rad")
 
 # Prefixes of what only one kind of model has, and checks itself.
@@ -65,10 +65,30 @@ def check_indices(where: str, key: str, indices: np.ndarray, count: int, *, all_
         refuse_arrays(where, f"'{key}'", f"count from 0 to {count - 1}", f"{low} to {high}")
 
 
-def _floats(arrays: Mapping[str, Any], where: str, key: str, shape: tuple[Any, ...]) -> np.ndarray:
-    value = np.asarray(arrays[key])
+def numbers(arrays: Mapping[str, Any], where: str, key: str) -> np.ndarray:
+    """One key of a set of arrays, whose values may be lists.
+
+    Args:
+      arrays: the set.
+      where: what to call it in messages.
+      key: of the array.
+
+    Raises:
+      ArgumentError: if it is missing, or no array of numbers.
+    """
+    if key not in arrays:
+        refuse_arrays(where, "the keys", f"hold '{key}'", "none of that name")
+    try:
+        value = np.asarray(arrays[key])
+    except ValueError:
+        refuse_arrays(where, f"'{key}'", "hold numbers", "lists of different lengths")
     if value.dtype.kind not in "fiu":
         refuse_arrays(where, f"'{key}'", "hold numbers", value.dtype)
+    return value
+
+
+def _floats(arrays: Mapping[str, Any], where: str, key: str, shape: tuple[Any, ...]) -> np.ndarray:
+    value = numbers(arrays, where, key)
     fits = value.ndim == len(shape) and all(
         want in (None, have) for want, have in zip(shape, value.shape, strict=True)
     )
@@ -94,6 +114,17 @@ def _basis(arrays: Mapping[str, Any], where: str, key: str, count: int) -> np.nd
         scales = _floats(arrays, where, scale, (len(steps),))
         return steps.astype(np.float32) * scales[:, None, None]
     return np.zeros((0, count, 3), np.float32)
+
+
+def _unit(arrays: Mapping[str, Any], where: str) -> np.float32:
+    """Centimetres in the model's unit of length."""
+    key = "centimetres_per_unit"
+    if key not in arrays:
+        return np.float32(1.0)
+    value = numbers(arrays, where, key)
+    if value.size != 1 or not 0 < value.item() < np.inf:
+        refuse_arrays(where, f"'{key}'", "be one positive number", value)
+    return np.float32(value.item())
 
 
 def _names(arrays: Mapping[str, Any], where: str, key: str, stem: str, count: int) -> np.ndarray:
@@ -262,7 +293,7 @@ def checked_arrays(arrays: Mapping[str, Any], *, where: str) -> dict[str, np.nda
         "exprdirs": expressions,
         "shape_names": _names(arrays, where, "shape_names", "shape", len(shapes)),
         "expr_names": _names(arrays, where, "expr_names", "expression", len(expressions)),
-        "centimetres_per_unit": np.float32(arrays.get("centimetres_per_unit", 1.0)),
+        "centimetres_per_unit": _unit(arrays, where),
         **_skeleton(arrays, where, (count, len(shapes), len(expressions))),
         **_landmarks(arrays, where, count),
         **_texture_coordinates(arrays, where, len(faces)),

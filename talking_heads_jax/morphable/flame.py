@@ -14,7 +14,7 @@ import numpy as np
 from talking_heads_jax.batch import FaceCoefficients
 from talking_heads_jax.errors import check_shape
 from talking_heads_jax.geometry.rotations import matrix_from_axis_angle
-from talking_heads_jax.morphable.clean_arrays import check_indices, refuse_arrays
+from talking_heads_jax.morphable.clean_arrays import check_indices, numbers, refuse_arrays
 from talking_heads_jax.morphable.skinned_model import SkinnedFaceModel, model_class
 from talking_heads_jax.ops.numerics import matmul_highest
 from talking_heads_jax.typing import Array, Float
@@ -69,13 +69,10 @@ def flame_arrays(
     Raises:
       ArgumentError: if fields do not fit together.
     """
-    values = {key: np.asarray(fields[key]) for key in _FIELDS}
-    for key, value in values.items():
-        if value.dtype.kind not in "fiu":
-            refuse_arrays(where, f"'{key}'", "hold numbers", value.dtype)
+    values = {key: numbers(fields, where, key) for key in _FIELDS}
     template = values["v_template"].astype(np.float64)
     directions = values["shapedirs"].astype(np.float64)
-    count = len(template)
+    count = len(template) if template.ndim else 0
     if directions.ndim != 3 or directions.shape[:2] != (count, 3):
         refuse_arrays(where, "'shapedirs'", f"have shape ({count}, 3, *)", directions.shape)
     if directions.shape[2] <= num_identity:
@@ -94,6 +91,8 @@ def flame_arrays(
         if values[key].shape != shape:
             refuse_arrays(where, f"'{key}'", f"have shape {shape}", values[key].shape)
     check_indices(where, "f", values["f"], count, all_used=True)
+    if not np.isfinite(values["kintree_table"]).all():
+        refuse_arrays(where, "'kintree_table'", "be finite", "NaN or infinity")
     parents = values["kintree_table"][0].astype(np.int64)
     parents[0] = -1  # the file holds 2**32 - 1
     joint_basis = np.einsum("jv,vck->jck", regressor, directions, optimize=True)
@@ -142,8 +141,8 @@ def embedding_arrays(
     result = {}
     for kind, shape in shapes.items():
         index_key, weight_key = f"{kind}_lmk_faces_idx", f"{kind}_lmk_bary_coords"
-        index = np.asarray(tree[index_key])
-        weights = np.asarray(tree[weight_key], np.float32)
+        index = numbers(tree, where, index_key)
+        weights = numbers(tree, where, weight_key).astype(np.float32)
         if index.size != np.prod(shape) or weights.size != 3 * index.size:
             got = f"{index.shape} and {weights.shape}"
             refuse_arrays(where, f"'{index_key}'", f"hold {shape} triangles and weights", got)

@@ -4,6 +4,7 @@ scipy reads Matlab files of versions 4 to 7.2 without running anything; cells, s
 functions, which come out as objects, are refused. Letters: v vertices.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ RAW_COMPANIONS = (
 _RAW_FIELDS = ("shapePC", "shapeEV", "shapeMU", "texPC", "texEV", "texMU")
 _INFO_FIELDS = ("tri", "point_buf", "keypoints")
 _MAX_BYTES = 2**30
+_MAX_NUMBERS = 2**28  # the raw Basel model has 64 million
+_MATRICES = (
+    *("double", "single", "logical", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+)
 _UNITS = 1e5  # micrometres of the raw file in a decimetre
 _HDF5 = b"\x89HDF"
 
@@ -52,7 +58,10 @@ def read_mat(path: Path, fields: Sequence[str] | None = None) -> dict[str, np.nd
     import scipy.io
 
     try:
+        _check_variables(scipy.io.whosmat(path), where, fields)
         found = scipy.io.loadmat(path, variable_names=fields, struct_as_record=True)
+    except UnsafeFileError:
+        raise
     except Exception as error:  # its parsers raise a dozen different ones on damaged files
         raise UnsafeFileError(
             requirement(
@@ -80,6 +89,23 @@ def read_mat(path: Path, fields: Sequence[str] | None = None) -> dict[str, np.nd
             )
         )
     return arrays
+
+
+def _check_variables(
+    variables: Sequence[tuple[str, tuple[int, ...], str]], where: str, fields: Sequence[str] | None
+) -> None:
+    """Looks at the headers before anything is read: nested cells and claimed sizes have no end."""
+    total = 0
+    for name, shape, kind in variables:
+        if fields is not None and name not in fields:
+            continue
+        if kind not in _MATRICES:
+            what = f"{name!a} in {where}"
+            raise UnsafeFileError(requirement(what, "hold numbers", kind, "Get the original file."))
+        total += math.prod(shape)
+    if total > _MAX_NUMBERS:
+        constraint = f"hold at most {_MAX_NUMBERS} numbers"
+        raise UnsafeFileError(requirement(where, constraint, total, "Get the original file."))
 
 
 def _expressions(folder: Path) -> np.ndarray:

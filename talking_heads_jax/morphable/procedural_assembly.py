@@ -45,7 +45,14 @@ _RIM_RADIUS = 1.12  # the lids' rims end inside the eyeball, so that no gap stay
 def head_positions(
     shape: HeadShape, *, closed: float = 0.0, style: str | None = None, frame: str | None = None
 ) -> tuple[np.ndarray, list[Patch]]:
-    """All vertices (v 3) in order, and the patches after the skin with its rims."""
+    """All vertices (v 3) in order, and the patches after the skin with its rims.
+
+    Args:
+      shape: of the head.
+      closed: how far the lids are shut, 0 to 1.
+      style: of `HAIR_STYLES`, or None for hair hidden below the scalp.
+      frame: of `GLASSES`, or None for glasses hidden in the head.
+    """
     grid = skin_grid()
     side = np.where(np.abs(grid.down - EYE_DOWN) < 2.0, grid.eye_side, grid.mouth_side)
     skin = skin_surface(grid.across, grid.down, side, shape, closed=closed)

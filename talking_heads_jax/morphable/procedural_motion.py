@@ -62,7 +62,11 @@ def field_coordinates() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def expression_fields(neutral: np.ndarray) -> np.ndarray:
-    """(E v 3) displacements at full strength."""
+    """(E v 3) displacements at full strength.
+
+    Args:
+      neutral: (v 3) the average head at rest.
+    """
     across, down, side, scale = field_coordinates()
     count = len(across)
     a, sign = np.abs(across), np.sign(across)

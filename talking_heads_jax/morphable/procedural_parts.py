@@ -219,9 +219,8 @@ def _laid_hair(
     hangs = (np.abs(across) > 5.8) & (flare is not None)
     on_skin = np.where(hangs, np.maximum(row, _HANG_DOWN), np.maximum(row, CHIN_DOWN))
     points = skin_surface(across, on_skin, np.ones_like(across), shape)
-    outwards = points * np.array([1.0, 1.0, 1.0]) - np.array([0.0, 3.0, 0.0])
-    level = smoothstep(9.0, 5.0, row)[..., None]
-    outwards = outwards * np.concatenate([level * 0 + 1, 1 - level, level * 0 + 1], -1)
+    outwards = points - np.array([0.0, 3.0, 0.0])
+    outwards[..., 1] *= 1 - smoothstep(9.0, 5.0, row)  # level where hair hangs
     outwards /= np.maximum(np.linalg.norm(outwards, axis=-1, keepdims=True), 1e-6)
     points = points + outwards * thickness(across, row, share)[..., None]
     if flare is not None:
@@ -350,7 +349,7 @@ def glasses(shape: HeadShape, style: str | None) -> tuple[Patch, ...]:
     middle = eye_center(shape, 1) + np.array([0.15, -0.25, 0.0])
 
     def front(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.stack([x, y, 11.15 - 0.085 * x**2 + 0.0 * y], axis=-1)
+        return np.stack([x, y, 11.15 - 0.085 * x**2], axis=-1)
 
     paths = []
     for side in (1.0, -1.0):

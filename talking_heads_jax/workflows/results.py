@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipeline.schema import CLIP_TABLE
 from talking_heads_jax.errors import ArgumentError, TalkingHeadsError, requirement
 from talking_heads_jax.workflows.result_rows import ROWS, DataRow, ProbeRow, Row, TrainingRow
 
@@ -78,10 +79,13 @@ def is_finished(row: Row, places: Places) -> bool:
 
     Args:
       row: any.
-      places: where its json file is, and its data, which is not kept in the repository.
+      places: where its json file is, and its data, which is not kept in the repository: it may be
+        missing, or half rendered, where the json file is there.
     """
-    there = not isinstance(row, DataRow) or places.data(row.name).is_dir()
-    return there and places.report(row.name).is_file()
+    if not places.report(row.name).is_file():
+        return False
+    # The clip table is written when all records are.
+    return not isinstance(row, DataRow) or (places.data(row.name) / CLIP_TABLE).is_file()
 
 
 def in_order(

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.loaders import DataOptions, count_vertices, make_train_loader, open_frames
+from data_pipeline.loaders import (
+    DataOptions,
+    count_vertices,
+    make_eval_pairs,
+    make_train_loader,
+    open_frames,
+)
 from data_pipeline.mesh import read_mesh
 from data_pipeline.schema import read_clip_table
 from data_pipeline.sources import FrameSource
@@ -132,6 +138,17 @@ def test_on_the_fly_and_on_disk_are_the_same_training(tmp_path: Path) -> None:
     assert count_vertices(rendered()) == VERTICES
 
 
+def test_rendered_clips_have_the_columns_of_stored_ones(tmp_path: Path) -> None:
+    write(tmp_path / "data", extras=())
+    configs = ({"folder": str(tmp_path / "data")}, rendered())
+    stored, drawn = (next(make_eval_pairs(config, split="test", optional=["mask"]))[1]
+                     for config in configs)  # fmt: skip
+    for name in ("image", "mask", "clip_id", "vertices"):
+        one, other = stored.column(name), drawn.column(name)
+        assert (one is None) == (other is None) == (name == "vertices")
+        assert one is None or np.array_equal(one[2], other[2])
+
+
 def test_a_sample_does_not_depend_on_threads_or_memory() -> None:
     batches = []
     for changes, threads in (({"cache_mb": 0}, 1), ({}, 7)):
@@ -181,7 +198,13 @@ def test_rendering_refuses_what_it_does_not_offer() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             make_train_loader(rendered() | changes, batch_size=2, seed=0)
-    for changes in ({"poses": "upside down"}, {"identities": 10_001}):
+    for changes in (
+        {"poses": "upside down"},
+        {"motion": "sideways"},
+        {"morphable": "wolf"},
+        {"identities": 10_001},
+        {"frames": 50_001, "stride": 2},
+    ):
         with pytest.raises(ArgumentError):
             make_train_loader(rendered(**changes), batch_size=2, seed=0)
 
@@ -194,6 +217,7 @@ def test_plans_refuse_numbers_without_sense() -> None:
         ({"test": 1}, {"num_frames": 1}),
         ({"test": 1}, {"stride": 0}),
         ({"test": 1}, {"takes": 0}),
+        ({"test": 1}, {"stride": 50_001}),
     ):
         with pytest.raises(ArgumentError):
             plan_clips(identities, **({"num_frames": 2} | changes))
@@ -242,6 +266,7 @@ def test_command_writes_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixtur
     for arguments, message in (
         (["--seed", "1", "--fields", "depth", "flow"], "seed=0 instead of 1"),
         (["--frames", "1"], "frames of a clip must be at least 2"),
+        (["--output", f"{output}-other", "--stride", "1000000"], "Draw several takes"),
         (["--identities", "20000"], "Another seed"),
         (["--ict", "model.npz"], "--morphable ict"),
         (["--morphable", "ict", "--ict", "nowhere.npz"], "nowhere.npz"),
@@ -249,6 +274,7 @@ def test_command_writes_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert cli.main([*command, *arguments]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not Path(f"{output}-other").exists()  # refused before anything is written
 
 
 def test_reading_a_data_set_never_imports_the_renderer() -> None:

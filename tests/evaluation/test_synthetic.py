@@ -86,6 +86,8 @@ def test_exact_truth_refuses_other_data_sets(data: Path, clips: dict, tmp_path: 
     for changes, message in (
         ({"pictures": -1}, "hold pictures of version"),
         ({"made_by": "somebody"}, "be made by `talking-heads synthesize`"),
+        ({"stride": "two"}, "no stride"),
+        ({"motion": None}, "no motion"),
     ):
         manifest = json.loads((data / MANIFEST).read_text())
         manifest["options"]["recipe"] |= changes

@@ -10,7 +10,7 @@ import scipy.io
 from talking_heads_jax.assets import locate_asset, registered_assets
 from talking_heads_jax.cli import main
 from talking_heads_jax.errors import AssetNotFoundError, TalkingHeadsError
-from talking_heads_jax.morphable import asset_files, bfm
+from talking_heads_jax.morphable import asset_files, bfm, mat_files
 from talking_heads_jax.morphable.asset_files import add_asset
 from talking_heads_jax.morphable.bfm import BfmModel
 from talking_heads_jax.morphable.flame import FlameModel
@@ -101,6 +101,32 @@ def test_add_refuses_indices_that_count_from_one(tmp_path):
     _refused(path, "counts from 1", "subtract 1")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("weights", [[1.0], [1.0, 2.0]], "different lengths"),
+        ("v_template", [[1.0], [1.0, 2.0]], "different lengths"),
+        ("weights", "hello", "numbers"),
+        ("kintree_table", np.full((2, 5), np.nan), "finite"),
+        ("v_template", np.full((5023, 3), np.nan), "finite"),
+    ],
+)
+def test_add_refuses_fields_of_flame_that_are_no_numbers(tmp_path, key, value, word):
+    fields = flame_fields(columns=302)
+    fields[key] = value
+    path = tmp_path / "generic_model.pkl"
+    path.write_bytes(pickle.dumps(fields, 2))
+    _refused(path, key, word)
+
+
+@pytest.mark.parametrize("value", [[[1.0], [2.0, 3.0]], "abc"])
+def test_add_refuses_a_landmark_embedding_that_is_no_numbers(tmp_path, value):
+    path = tmp_path / "landmark_embedding.npy"
+    embedding = {**flame_embedding(), "static_lmk_bary_coords": value}
+    np.save(path, np.array(embedding, dtype=object), allow_pickle=True)
+    _refused(path, "static_lmk_bary_coords", "numbers")
+
+
 def _merged_mat(path, **changes):
     scipy.io.savemat(path, {**bfm_fields(), **changes})
 
@@ -167,14 +193,30 @@ def test_add_bfm_from_its_raw_files_equals_the_merged_one(tmp_path, small_bfm):
     np.testing.assert_allclose(shapes[143], expected, rtol=1e-5)
 
 
-def test_add_refuses_matlab_files_with_objects(tmp_path):
+def test_add_refuses_matlab_files_with_objects(tmp_path, monkeypatch):
     scipy.io.savemat(tmp_path / "odd.mat", {"tri": np.array([{"a": 1}], dtype=object)})
     _refused(tmp_path / "odd.mat", "tri", "numbers")
+    nested = np.array(1.0)
+    for _ in range(50):
+        cell = np.empty(1, dtype=object)
+        cell[0] = nested
+        nested = cell
+    scipy.io.savemat(tmp_path / "deep.mat", {"tri": nested})
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *_, **__: pytest.fail("cells were read"))
+    _refused(tmp_path / "deep.mat", "tri", "cell")
+    monkeypatch.undo()
+    monkeypatch.setenv("TALKING_HEADS_HOME", str(tmp_path / "home"))
     scipy.io.savemat(tmp_path / "other.mat", {"x": np.ones(3)})
     _refused(tmp_path / "other.mat", "BFM_model_front.mat")
     _merged_mat(tmp_path / "cut.mat")
     (tmp_path / "cut.mat").write_bytes((tmp_path / "cut.mat").read_bytes()[:-1000])
     _refused(tmp_path / "cut.mat", "complete")
+
+
+def test_add_refuses_matlab_files_that_claim_too_much(tmp_path, monkeypatch):
+    _merged_mat(tmp_path / "BFM_model_front.mat")
+    monkeypatch.setattr(mat_files, "_MAX_NUMBERS", 1000)
+    _refused(tmp_path / "BFM_model_front.mat", "at most 1000 numbers")
 
 
 def test_add_refuses_what_is_no_face_model(tmp_path):
@@ -189,6 +231,8 @@ def test_add_refuses_what_is_no_face_model(tmp_path):
     ):
         (tmp_path / name).write_bytes(content)
         _refused(tmp_path / name, word)
+    np.savez(tmp_path / "scalar.npz", v_template=np.float32(1), faces=np.zeros(3))
+    _refused(tmp_path / "scalar.npz", "docs/morphable.md")
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     _refused(tmp_path / "x.npz", "docs/morphable.md")
     _refused(tmp_path, "FaceXModel")

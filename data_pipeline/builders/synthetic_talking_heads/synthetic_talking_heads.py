@@ -23,10 +23,10 @@ from data_pipeline.preprocess.staging import storable
 from data_pipeline.records import tfds_features
 from data_pipeline.schema import FIELDS, OPTIONAL_FIELDS, SCHEMA_VERSION
 from data_pipeline.synthetic.clip_plan import PlannedClip, plan_clips
-from data_pipeline.synthetic.head_set import HeadSet
+from data_pipeline.synthetic.head_set import PICTURES, HeadSet
 from talking_heads_jax.media.image import encode_image
 
-RELEASE = "1.0.0"
+RELEASE = f"{PICTURES}.0.0"  # TFDS serves what is there: other pictures are another version
 SIZES = (64, 128, 256, 512)
 
 _IDENTITIES = {"train": 300, "val": 24, "test": 24, "probe": 24, "extrapolation": 24}
