@@ -201,7 +201,7 @@ class _PairReader:
         chosen = {key: value for key, value in vars(options).items() if key not in free}
         chosen["augmentation"] = dataclasses.asdict(self._augmentation)
         content = [seed, chosen, [dataclasses.asdict(clip) for clip in self._source.clips]]
-        if options.rendered:
+        if self._source.recipe is not None:  # two sets may differ in nothing but the seed
             content.append(self._source.recipe)
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

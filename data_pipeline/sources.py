@@ -7,7 +7,14 @@ from typing import Any
 
 from data_pipeline.mesh import MESH, Mesh, read_mesh
 from data_pipeline.records import Record, decode_record
-from data_pipeline.schema import FIELDS, RECORDS, ClipEntry, read_clip_table, read_json
+from data_pipeline.schema import (
+    FIELDS,
+    MANIFEST,
+    RECORDS,
+    ClipEntry,
+    read_clip_table,
+    read_json,
+)
 from talking_heads_jax.errors import DataError, requirement
 
 # TFDS imports the module of any class that a features.json names: only its own may be named.
@@ -25,6 +32,7 @@ class FrameSource:
       stored_size: height and width of the images on disk.
       fields: names of the fields every record has.
       shapes: of the fields whose shape depends on the face model.
+      recipe: how rendered clips were made, as JSON values; None for clips of videos.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class FrameSource:
         self.path, self.split = Path(path), split
         table = read_clip_table(self.path)
         self.clips: Sequence[ClipEntry] = table.splits.get(split, ())
+        self.recipe = _recipe(self.path / MANIFEST)
         self.stored_size, self.fields, self.shapes = table.size, table.fields, table.shapes
         self._read = tuple(
             name
@@ -154,6 +163,14 @@ class FrameSource:
                 "Copy the data set again, or remove it and prepare it again.",
             )
         )
+
+
+def _recipe(manifest: Path) -> Any:
+    """How rendered clips were made, as their manifest states it; None for clips of videos."""
+    if not manifest.is_file():
+        return None
+    options = read_json(manifest).get("options")
+    return options.get("recipe") if isinstance(options, dict) else None
 
 
 def _check_features(path: Path) -> None:

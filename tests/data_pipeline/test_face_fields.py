@@ -172,6 +172,21 @@ def test_fingerprint_covers_the_new_options_once_they_are_set(faces: Path) -> No
     assert len({fingerprint(), fingerprint(masks=False), fingerprint(vertices=False)}) == 3
 
 
+def test_fingerprint_tells_sets_apart_that_differ_only_in_their_recipe(
+    faces: Path, tmp_path: Path
+) -> None:
+    digests = set()
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        shutil.copytree(faces, folder)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["options"]["recipe"] = {"seed": seed}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with make_train_loader(config(folder), batch_size=2, seed=0) as loader:
+            digests.add(loader.fingerprint)
+    assert len(digests) == 2
+
+
 def test_mirrored_record_agrees_with_its_own_geometry() -> None:
     """A camera sees the mirrored point of the mirrored world in the mirrored pixel."""
     rng = np.random.default_rng(0)
