@@ -136,7 +136,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder")
     parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--identities", type=int, nargs="+", default=[20000, 20001, 20002, 20003])
+    parser.add_argument("--identities", type=int, nargs="+", default=[20027, 20012, 20013, 20025])
     options = parser.parse_args()
     assert len(_CLASS_COLORS) == len(PARTS)
     heads = SyntheticTalkingHeads(size=options.size)
