@@ -70,8 +70,7 @@ class SpadeDecoder(nn.Module):
       segmentation_features: channels of the map, and width inside SPADE.
       block_features: widths after the four blocks.
       num_up_blocks: doublings; fewer than blocks.
-      skip_features: channels of a full-size map that joins after the blocks, where no norm takes
-        its colours away, with a convolution of its own; 0 for none.
+      skip_features: channels of a full-size map that joins before the last block; 0 for none.
       implementation: 'plain' or 'fast' (see `Spade`).
       dtype: compute dtype.
 
@@ -88,7 +87,7 @@ class SpadeDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Creates `segmentation`, `blocks_N`, `skip_conv` where it is used, and `final`."""
+        """Creates `segmentation`, `blocks_N`, `final`."""
         if len(self.block_features) <= self.num_up_blocks:
             raise ArgumentError(
                 requirement(
@@ -100,9 +99,10 @@ class SpadeDecoder(nn.Module):
             )
         self.segmentation = Conv(self.in_features, self.segmentation_features, dtype=self.dtype)
         widths = (self.in_features, *self.block_features)
+        last = len(self.block_features) - 1
         self.blocks = [
             SpadeBlock(
-                widths[i],
+                widths[i] + (self.skip_features if i == last else 0),
                 widths[i + 1],
                 self.segmentation_features,
                 implementation=self.implementation,
@@ -110,8 +110,6 @@ class SpadeDecoder(nn.Module):
             )
             for i in range(len(self.block_features))
         ]
-        if self.skip_features:
-            self.skip_conv = Conv(widths[-1] + self.skip_features, widths[-1], dtype=self.dtype)
         self.final = Conv(
             widths[-1],
             self.image_channels,
@@ -135,8 +133,8 @@ class SpadeDecoder(nn.Module):
             if 1 <= i <= self.num_up_blocks:
                 size = (2 * x.shape[1], 2 * x.shape[2])
                 x = resize_bilinear(x, size, align_corners=True)
+            if self.skip_features and i == len(self.blocks) - 1:
+                x = jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
             x = block(x, segmentation)
-        if self.skip_features:
-            x = nn.relu(self.skip_conv(jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)))
         x = self.final(x)
         return jax.nn.sigmoid(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
