@@ -11,34 +11,14 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from data_pipeline.synthetic.motion import SHOULDERS_FOLLOW
+from talking_heads_jax.morphable.procedural_motion import EXPRESSION_NAMES
 
 #: Jaw rotation at channel value 1, radians.
 LARGEST_JAW_ANGLE = 0.36
 
 # Expression -> what drives it. A tuple holds (channel, gain) pairs that add up.
 _PROCEDURAL: Mapping[str, tuple[tuple[str, float], ...]] = {
-    name: ((name, 1.0),)
-    for name in (
-        "smile_L",
-        "smile_R",
-        "frown_L",
-        "frown_R",
-        "pucker",
-        "funnel",
-        "lip_upper_up",
-        "lip_lower_down",
-        "mouth_left",
-        "mouth_right",
-        "cheek_puff",
-        "brow_inner_up",
-        "brow_outer_up_L",
-        "brow_outer_up_R",
-        "brow_down_L",
-        "brow_down_R",
-        "blink_L",
-        "blink_R",
-        "squint",
-    )
+    name: ((name, 1.0),) for name in EXPRESSION_NAMES
 }
 _ICT: Mapping[str, tuple[tuple[str, float], ...]] = {
     "mouthFunnel": (("funnel", 0.9),),

@@ -14,35 +14,14 @@ import numpy as np
 from scipy import special
 
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
+from talking_heads_jax.morphable.procedural_motion import EXPRESSION_NAMES
 
 FRAMES_PER_SECOND = 25.0
 LONGEST_CLIP = 100_000  # frames, counted from the first whatever the stride
 
-#: Curves of a clip. Gaze is in radians, everything else is 0 (at rest) to about 1.
-CHANNELS = (
-    "jaw",
-    "smile_L",
-    "smile_R",
-    "frown_L",
-    "frown_R",
-    "pucker",
-    "funnel",
-    "lip_upper_up",
-    "lip_lower_down",
-    "mouth_left",
-    "mouth_right",
-    "cheek_puff",
-    "brow_inner_up",
-    "brow_outer_up_L",
-    "brow_outer_up_R",
-    "brow_down_L",
-    "brow_down_R",
-    "blink_L",
-    "blink_R",
-    "squint",
-    "gaze_yaw",
-    "gaze_pitch",
-)
+#: Curves of a clip: the built-in head's expressions, jaw and gaze. Gaze is in radians, everything
+#: else is 0 (at rest) to about 1.
+CHANNELS = ("jaw", *EXPRESSION_NAMES, "gaze_yaw", "gaze_pitch")
 
 # What the lips do in a syllable, besides the jaw: share of the full jaw opening, then the channels.
 _VISEMES: tuple[tuple[float, Mapping[str, float]], ...] = (
