@@ -109,7 +109,6 @@ def faces(lengths=(5, 4, 6), size=16):
             rng.uniform(0, size, (length, 68, 2)).astype(np.float32),
             rng.uniform(-0.5, 0.5, (length, 3)).astype(np.float32),
             rng.uniform(0, 1, (length, 4)).astype(np.float32),
-            rng.normal(size=(length, 5)).astype(np.float32),
             rng.normal(size=(length, 15)).astype(np.float32),
         )
     return clips

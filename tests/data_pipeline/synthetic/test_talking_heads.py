@@ -122,7 +122,7 @@ def test_expressions_show(heads, make_state, channels, part, grows):
         np.isin(heads.render(PERSON, state).mask, classes).sum()
         for state in (make_state(), make_state(**channels))
     )
-    assert grows * (moved - still) >= 8, (still, moved)
+    assert grows * (moved - still) >= 5, (still, moved)  # an eye covers about 3 px here
 
 
 def test_identities_and_their_looks_differ(heads, make_state):
