@@ -14,8 +14,9 @@ from scipy import ndimage
 
 from data_pipeline.synthetic.noise import fractal_noise, value_noise
 from talking_heads_jax.morphable.parts import PARTS
+from talking_heads_jax.morphable.procedural_parts import HAIR_STYLES
+from talking_heads_jax.morphable.procedural_skin import smoothstep
 
-_HAIR_STYLES = ("hair_short", "hair_volume", "hair_afro", "hair_bob", "hair_long", "hair_fringe")
 # Skin from light to dark, hair from black to white, irises: colours chosen by eye.
 _SKIN = np.array(
     [
@@ -128,11 +129,11 @@ def draw_shape(seed: int, identity: int, shape_names: tuple[str, ...]) -> np.nda
     """
     rng = _rng(seed, identity, 2)
     traits = draw_traits(seed, identity)
-    named = any(name in _HAIR_STYLES for name in shape_names)
+    named = any(name in HAIR_STYLES for name in shape_names)
     spread = 0.85 if named else 0.65
     values = np.clip(rng.normal(0, spread, len(shape_names)), -2.2, 2.2)
     for index, name in enumerate(shape_names):
-        if name in _HAIR_STYLES:
+        if name in HAIR_STYLES:
             values[index] = 1.0 if name == traits.hair_style else 0.0
         elif name == "glasses":
             values[index] = 1.0 if traits.glasses else 0.0
@@ -210,11 +211,6 @@ def _bake(arrays: Mapping[str, np.ndarray], size: int) -> TextureMaps:
     )
 
 
-def _smooth(low: float, high: float, value: np.ndarray) -> np.ndarray:
-    t = np.clip((value - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
 def _distance_to_line(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance of (n 2) points to a polyline (m 2), and where along it (0..1) the foot lies."""
     x, y = points.T
@@ -287,7 +283,7 @@ class _Painter:
     ) -> tuple[np.ndarray, np.ndarray]:
         traits, rng, marks = self.traits, self.rng, self.maps.landmarks
         part = self.maps.part[chosen]
-        front = _smooth(-1.0, 3.0, p[:, 2])
+        front = smoothstep(-1.0, 3.0, p[:, 2])
         a = np.abs(p[:, 0])
         color = np.broadcast_to(traits.skin_color, p.shape).astype(np.float32)
         blood = np.array([1.0, 0.62, 0.58]) * traits.skin_color
@@ -307,7 +303,9 @@ class _Painter:
         color = _mixed(color, blood, 0.2 * ear)
         color = self._spots(color, p, front)
         # Shadow below the jaw and inside the nostrils, lines of age.
-        under = _smooth(marks[8, 1] + 0.6, marks[8, 1] - 1.2, p[:, 1]) * _smooth(11.5, 8.0, p[:, 2])
+        under = smoothstep(marks[8, 1] + 0.6, marks[8, 1] - 1.2, p[:, 1]) * smoothstep(
+            11.5, 8.0, p[:, 2]
+        )
         color = color * (1 - 0.22 * under * (part == PARTS.index("neck")))[:, None]
         for nostril in (32, 34):
             hole = marks[nostril] + np.array([0.0, 0.08, -0.1])
@@ -321,7 +319,7 @@ class _Painter:
             line = np.exp(-((distance / 0.16) ** 2)) * front
             color = color * (1 - (0.05 + 0.3 * traits.age**1.5) * line)[:, None]
         wrinkle = np.exp(-((np.sin(2.6 * p[:, 1] + 0.5 * self.noise(p / 3, 4)) / 0.25) ** 2))
-        wrinkle *= _smooth(eyes[1] + 3.2, eyes[1] + 4.0, p[:, 1]) * _smooth(5, 3, a) * front
+        wrinkle *= smoothstep(eyes[1] + 3.2, eyes[1] + 4.0, p[:, 1]) * smoothstep(5, 3, a) * front
         color = color * (1 - 0.16 * traits.age**2 * wrinkle)[:, None]
         color = self._eye_region(color, p, front, blood)
         color = self._beard(color, p, front, mouth)
@@ -343,11 +341,11 @@ class _Painter:
             color = _mixed(color, skin * rng.uniform(0.3, 0.55), rng.uniform(0.6, 0.95) * spot)
         freckled = rng.random() < 0.3
         if freckled:
-            dots = _smooth(0.35, 0.62, value_noise(p / 0.26, self.noise_seed + 7))
+            dots = smoothstep(0.35, 0.62, value_noise(p / 0.26, self.noise_seed + 7))
             where = np.exp(-0.5 * (((p[:, 1] - 0.8) / 1.9) ** 2)) * front
             color = _mixed(color, skin * np.array([0.72, 0.55, 0.45]), 0.38 * dots * where)
         if self.traits.age > 0.6:
-            blots = _smooth(0.5, 0.8, fractal_noise(p / 0.9, self.noise_seed + 8, octaves=3))
+            blots = smoothstep(0.5, 0.8, fractal_noise(p / 0.9, self.noise_seed + 8, octaves=3))
             color = _mixed(color, skin * 0.75, 0.3 * blots * front)
         return color
 
@@ -361,14 +359,14 @@ class _Painter:
             middle = outline.mean(0)
             width = np.linalg.norm(outline[0] - outline[3])
             offset = (p[:, :2] - middle) / width
-            above = _smooth(-0.05, 0.3, offset[:, 1])
+            above = smoothstep(-0.05, 0.3, offset[:, 1])
             near = np.exp(-0.5 * ((offset[:, 0] / 0.62) ** 2 + (offset[:, 1] / 0.4) ** 2)) * front
             tint = 0.78 * traits.skin_color
             color = _mixed(color, tint, 0.5 * near)
             bag = np.exp(-0.5 * ((offset[:, 0] / 0.5) ** 2 + ((offset[:, 1] + 0.38) / 0.1) ** 2))
             color = _mixed(color, 0.7 * traits.skin_color, (0.18 + 0.3 * traits.age) * bag * front)
             if traits.makeup > 0.35:
-                lid = near * above * _smooth(0.5, 0.25, offset[:, 1])
+                lid = near * above * smoothstep(0.5, 0.25, offset[:, 1])
                 color = _mixed(color, shadow * traits.skin_color, 0.7 * traits.makeup * lid)
             upper, _ = _distance_to_line(p[:, :2], outline[:4])
             lower, _ = _distance_to_line(p[:, :2], outline[[3, 4, 5, 0]])
@@ -390,20 +388,22 @@ class _Painter:
         lip_top, nose = marks[51, 1], marks[33, 1]
         edge = 0.35 * self.noise(p / 0.7, 9, 2)
         half_width = 0.5 * (marks[54, 0] - marks[48, 0])
-        moustache = _smooth(half_width + 0.7, half_width - 0.1, a + edge)
-        moustache *= _smooth(nose + 0.1, nose - 0.5, y + edge) * _smooth(lip_top - 1, lip_top, y)
-        chin = _smooth(half_width + 0.6, half_width - 0.3, a + edge)
-        chin *= _smooth(marks[57, 1] - 0.1, marks[57, 1] - 0.6, y + 0.3 * edge)
+        moustache = smoothstep(half_width + 0.7, half_width - 0.1, a + edge)
+        moustache *= smoothstep(nose + 0.1, nose - 0.5, y + edge) * smoothstep(
+            lip_top - 1, lip_top, y
+        )
+        chin = smoothstep(half_width + 0.6, half_width - 0.3, a + edge)
+        chin *= smoothstep(marks[57, 1] - 0.1, marks[57, 1] - 0.6, y + 0.3 * edge)
         low = mouth[1] - 0.6 + 0.62 * np.clip(a - half_width, 0, 5) ** 1.15
-        sides = _smooth(half_width - 0.5, half_width + 0.8, a)
-        jaw = sides * _smooth(low + 0.6, low - 0.5, y + edge) * _smooth(-2.0, 2.0, p[:, 2])
+        sides = smoothstep(half_width - 0.5, half_width + 0.8, a)
+        jaw = sides * smoothstep(low + 0.6, low - 0.5, y + edge) * smoothstep(-2.0, 2.0, p[:, 2])
         mask = {
             "stubble": np.maximum.reduce([moustache, chin, jaw]),
             "full": np.maximum.reduce([moustache, chin, jaw]),
             "goatee": np.maximum(0.9 * moustache, chin),
             "moustache": moustache,
         }[kind]
-        mask = mask * _smooth(marks[8, 1] - 2.2, marks[8, 1] - 0.4, y)
+        mask = mask * smoothstep(marks[8, 1] - 2.2, marks[8, 1] - 0.4, y)
         strands = 0.5 + 0.5 * value_noise(p * [9.0, 3.0, 9.0], self.noise_seed + 10)
         strength = 0.42 if kind == "stubble" else 0.9
         hair = self.traits.hair_color * (0.7 + 0.5 * strands[:, None])
@@ -417,7 +417,7 @@ class _Painter:
         distance, _ = _distance_to_line(p[:, :2], np.concatenate([outline, outline[:1]]))
         signed = np.where(_inside(p[:, :2], outline), -distance, distance)
         near = p[:, 2] > marks[48:60, 2].min() - 1.8
-        mask = _smooth(0.14, -0.14, signed) * front * near
+        mask = smoothstep(0.14, -0.14, signed) * front * near
         natural = traits.skin_color * np.array([0.93, 0.62, 0.6])
         stick = np.array([rng.uniform(0.45, 0.85), rng.uniform(0.08, 0.3), rng.uniform(0.15, 0.4)])
         lips = natural + (0.85 * traits.makeup if traits.makeup > 0.5 else 0.0) * (stick - natural)
@@ -438,9 +438,11 @@ class _Painter:
             t = np.linspace(0, 1, 5)
             line = points + np.stack([0 * t, raised + bent * np.sin(np.pi * t)], -1)
             distance, along = _distance_to_line(p[:, :2], line)
-            taper = _smooth(0.0, 0.45, along) ** 0.6 * (0.55 + 0.45 * _smooth(1.0, 0.85, along))
+            taper = smoothstep(0.0, 0.45, along) ** 0.6 * (
+                0.55 + 0.45 * smoothstep(1.0, 0.85, along)
+            )
             fray = 1 + 0.3 * value_noise(p * [7.0, 3.0, 3.0], self.noise_seed + 12)
-            mask = _smooth(1.2, 0.65, distance / (thick * taper * fray + 1e-3)) * front
+            mask = smoothstep(1.2, 0.65, distance / (thick * taper * fray + 1e-3)) * front
             strands = 0.8 + 0.3 * value_noise(p * [10.0, 4.0, 4.0], self.noise_seed + 13)
             color = _mixed(color, dark * strands[:, None], strength * mask)
         return color
@@ -455,9 +457,9 @@ class _Painter:
         recede = 2.2 * self.rng.random() * self.traits.age * np.exp(-(((turn - 22) / 14) ** 2))
         line = np.interp(turn, stations, rows) + recede
         fray = 0.45 * self.noise(p / 0.8, 14, 3)
-        mask = _smooth(-0.35, 0.55, p[:, 1] + fray - line) * ~ear
+        mask = smoothstep(-0.35, 0.55, p[:, 1] + fray - line) * ~ear
         if style == "bald":
-            bare = _smooth(3.5, 6.5, p[:, 1] - eyes[1] + 0.8 * (p[:, 2] > 0))
+            bare = smoothstep(3.5, 6.5, p[:, 1] - eyes[1] + 0.8 * (p[:, 2] > 0))
             mask = 0.45 * mask * (1 - bare)
         elif style == "shaved":
             mask = 0.62 * mask
@@ -475,18 +477,18 @@ class _Painter:
         angle = np.rad2deg(np.arctan2(np.hypot(d[:, 0], d[:, 1]), d[:, 2]))
         spoke = np.arctan2(d[:, 1], d[:, 0])
         sclera = np.array([0.93, 0.92, 0.90]) - 0.05 * self.traits.age * np.array([0, 0.3, 1])
-        color = np.broadcast_to(sclera, p.shape) * (1 - 0.18 * _smooth(38, 62, angle))[:, None]
-        color = _mixed(color, np.array([0.86, 0.6, 0.55]), 0.4 * _smooth(45, 75, angle))
+        color = np.broadcast_to(sclera, p.shape) * (1 - 0.18 * smoothstep(38, 62, angle))[:, None]
+        color = _mixed(color, np.array([0.86, 0.6, 0.55]), 0.4 * smoothstep(45, 75, angle))
         iris = _IRIS[rng.integers(len(_IRIS))] * rng.uniform(0.85, 1.2)
         ring = np.stack([np.cos(spoke), np.sin(spoke)], -1)
         fibres = 1 + 0.3 * value_noise(np.concatenate([7 * ring, angle[:, None] / 14], 1), 77)
-        body = iris * fibres[:, None] * (0.8 + 0.5 * _smooth(24, 12, angle))[:, None]
+        body = iris * fibres[:, None] * (0.8 + 0.5 * smoothstep(24, 12, angle))[:, None]
         edge = rng.uniform(25.5, 28.5)
-        color = _mixed(color, body, _smooth(edge + 1.5, edge - 0.8, angle))
+        color = _mixed(color, body, smoothstep(edge + 1.5, edge - 0.8, angle))
         limbus = np.exp(-(((angle - edge + 0.8) / 2.2) ** 2))
         color = _mixed(color, 0.25 * iris, 0.75 * limbus)
         pupil = rng.uniform(9.0, 12.5)
-        color = _mixed(color, np.array([0.02, 0.02, 0.02]), _smooth(pupil + 1, pupil - 1, angle))
+        color = _mixed(color, np.array([0.02, 0.02, 0.02]), smoothstep(pupil + 1, pupil - 1, angle))
         return color, np.full(len(p), 1.0)
 
     def _teeth(
@@ -496,7 +498,7 @@ class _Painter:
         turn = np.arctan2(p[:, 0], p[:, 2] - 6.75)
         gap = np.abs(np.sin(7 * np.pi * turn / np.deg2rad(78)))
         color = white * (1 - 0.4 * np.exp(-((gap / 0.2) ** 2)))[:, None]
-        deep = _smooth(9.8, 7.6, p[:, 2])
+        deep = smoothstep(9.8, 7.6, p[:, 2])
         return color * (1 - 0.55 * deep)[:, None], np.full(len(p), 0.6)
 
     def _mouth(
@@ -505,7 +507,7 @@ class _Painter:
         tongue = (p[:, 1] < self.maps.landmarks[57, 1] + 0.95) & (np.abs(p[:, 0]) < 1.7)
         tongue &= p[:, 2] > 6.9
         color = np.where(tongue[:, None], [0.68, 0.33, 0.33], [0.34, 0.10, 0.10])
-        color = color * (0.25 + 0.75 * _smooth(5.0, 9.6, p[:, 2]))[:, None]
+        color = color * (0.25 + 0.75 * smoothstep(5.0, 9.6, p[:, 2]))[:, None]
         return color * (1 + 0.08 * self.noise(p / 0.5, 16, 2))[:, None], np.full(len(p), 0.3)
 
     def _hair(
@@ -536,16 +538,16 @@ class _Painter:
         around = np.arctan2(p[:, 0], p[:, 2])
         if kind in ("stripes", "checks"):
             color = _mixed(
-                color, second, _smooth(-0.15, 0.15, np.sin(2 * np.pi * p[:, 1] / scale / 1.6))
+                color, second, smoothstep(-0.15, 0.15, np.sin(2 * np.pi * p[:, 1] / scale / 1.6))
             )
         if kind == "checks":
             color = _mixed(
-                color, 0.5 * second, 0.6 * _smooth(-0.1, 0.1, np.sin(p[:, 0] * 4 / scale))
+                color, 0.5 * second, 0.6 * smoothstep(-0.1, 0.1, np.sin(p[:, 0] * 4 / scale))
             )
         if kind == "knit":
             color = color * (1 + 0.2 * np.sin(60 * around) * np.sin(9 * p[:, 1]))[:, None]
         if kind == "collar":
-            color = _mixed(color, second, _smooth(-12.9, -12.3, p[:, 1] - 0.05 * p[:, 2]))
+            color = _mixed(color, second, smoothstep(-12.9, -12.3, p[:, 1] - 0.05 * p[:, 2]))
         color = color * (1 + 0.08 * self.noise(p / 1.2, 20, 3))[:, None]
         return color, np.full(len(p), 0.03)
 

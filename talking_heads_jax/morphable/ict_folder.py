@@ -14,6 +14,7 @@ import numpy as np
 
 from talking_heads_jax.errors import ConversionError, requirement
 from talking_heads_jax.morphable.landmarks import mirror_vertices
+from talking_heads_jax.morphable.procedural_skin import smoothstep
 from talking_heads_jax.morphable.wavefront import (
     WavefrontMesh,
     read_wavefront,
@@ -224,8 +225,7 @@ def derive_skeleton(
     turned = (template - pivot) @ _turn_about_x(angle).T + pivot - template
     along = (opened * turned).sum(axis=1) / np.maximum((turned**2).sum(axis=1), _SMALL_MOTION)
     jaw = np.clip(along, 0.0, 1.0)
-    height = np.clip((template[:, 1] - _NECK_FROM) / (_NECK_TO - _NECK_FROM), 0.0, 1.0)
-    neck = height * height * (3.0 - 2.0 * height)
+    neck = smoothstep(_NECK_FROM, _NECK_TO, template[:, 1])
     neck[~skin] = 1.0  # what lies inside the head turns with it
     jaw = jaw * neck
     weights = np.zeros((len(template), len(JOINT_NAMES)))
