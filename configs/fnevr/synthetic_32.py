@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from configs.fnevr import synthetic_64
 
+STEPS = 1500
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` may hold one row of the table, and `debug`."""
@@ -20,5 +22,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.keypoint_detector.scale_factor = 1.0
     config.model.generator.dense_motion_options.scale_factor = 1.0
     config.model.generator.num_down_blocks = 1
-    config.model.generator.spade_options.block_features = (32, 16)
+    config.model.generator.spade_options.block_features = (24, 12)
+    config.schedule.duration = float(STEPS)
     return synthetic_64.apply_variants(config, arg)

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from configs.common import make_debug, parse_variants
 from configs.fomm import synthetic_64
 
+STEPS = 1500
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` may be `debug`."""
@@ -20,6 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.keypoint_detector.scale_factor = 1.0
     config.model.generator.dense_motion_options.scale_factor = 1.0
     config.model.generator.num_down_blocks = 1
+    config.schedule.duration = float(STEPS)
     if "debug" in parse_variants(arg, synthetic_64.VARIANTS):
         make_debug(config)
     return config.lock()
