@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs.fnevr import synthetic_64
 
-STEPS = 1500
+STEPS = 2000
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

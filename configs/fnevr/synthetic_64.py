@@ -21,7 +21,7 @@ from configs.synthetic import make_synthetic
 
 ABLATIONS = ("fomm_spade", "fomm_fvr", "without_fw", "without_lsigma")
 VARIANTS = (*ABLATIONS, "debug")
-STEPS = 2300
+STEPS = 3000
 
 
 def base() -> ConfigDict:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs.common import make_debug, parse_variants
 from configs.fomm import synthetic_64
 
-STEPS = 1500
+STEPS = 2000
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -14,7 +14,7 @@ from configs.fomm import vox_256
 from configs.synthetic import make_synthetic
 
 VARIANTS = ("debug",)
-STEPS = 2300
+STEPS = 3000
 
 
 def base() -> ConfigDict:

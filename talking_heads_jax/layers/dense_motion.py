@@ -19,8 +19,6 @@ from talking_heads_jax.ops.resize import antialias_downsample, resize_bilinear
 from talking_heads_jax.ops.warping import combine_motions, occlude, sparse_motions, warp
 from talking_heads_jax.typing import Array, Float
 
-_HEAD_KERNEL = 7
-
 
 class DenseMotion(NamedTuple):
     """What the network predicts, at the downsampled size.
@@ -50,6 +48,7 @@ class DenseMotionNetwork(nn.Module):
       scale_factor: of the anti-aliased source it works on.
       keypoint_variance: of the Gaussian heatmaps, in normalised units squared.
       estimate_occlusion: also predict an occlusion map.
+      head_kernel: side of the convolutions that predict masks; the checkpoints use 7.
       align_corners: corner rule of the sampler; the released checkpoints use False (FOMM's first
         ones, trained on torch 1.0, presumably True).
       implementation: 'plain' or 'fast' (see `UpBlock2d`).
@@ -66,6 +65,7 @@ class DenseMotionNetwork(nn.Module):
     scale_factor: float = 0.25
     keypoint_variance: float = 0.01
     estimate_occlusion: bool = True
+    head_kernel: int = 7
     align_corners: bool = False
     implementation: str = "plain"
     dtype: Any = jnp.float32
@@ -83,7 +83,7 @@ class DenseMotionNetwork(nn.Module):
             dtype=self.dtype,
         )
         width = self.block_expansion + in_features
-        kernel, padding = (_HEAD_KERNEL, _HEAD_KERNEL), _HEAD_KERNEL // 2
+        kernel, padding = (self.head_kernel, self.head_kernel), self.head_kernel // 2
         self.mask = Conv(width, motions, kernel_size=kernel, padding=padding, dtype=self.dtype)
         if self.estimate_occlusion:
             self.occlusion = Conv(width, 1, kernel_size=kernel, padding=padding, dtype=self.dtype)

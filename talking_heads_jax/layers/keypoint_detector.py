@@ -17,7 +17,6 @@ from talking_heads_jax.ops.coordinates import corner_grid
 from talking_heads_jax.ops.resize import antialias_downsample
 from talking_heads_jax.typing import Array, Float
 
-_HEAD_KERNEL = 7
 _INITIAL_JACOBIAN = (1.0, 0.0, 0.0, 1.0)
 
 
@@ -38,7 +37,8 @@ class KeypointDetector(nn.Module):
       scale_factor: the image is downsampled by it first, anti-aliased.
       temperature: of the spatial softmax.
       estimate_jacobian: also return Jacobians (they start as the identity).
-      head_padding: zeros around the feature map before the 7×7 heads; the checkpoints use 0.
+      head_kernel: side of the heads' convolutions; the checkpoints use 7.
+      head_padding: zeros around the feature map before the heads; the checkpoints use 0.
       implementation: 'plain' or 'fast' (see `UpBlock2d`).
       dtype: compute dtype; softmax and coordinates stay float32.
 
@@ -53,6 +53,7 @@ class KeypointDetector(nn.Module):
     scale_factor: float = 0.25
     temperature: float = 0.1
     estimate_jacobian: bool = True
+    head_kernel: int = 7
     head_padding: int = 0
     implementation: str = "plain"
     dtype: Any = jnp.float32
@@ -67,7 +68,7 @@ class KeypointDetector(nn.Module):
             implementation=self.implementation,
             dtype=self.dtype,
         )
-        kernel = (_HEAD_KERNEL, _HEAD_KERNEL)
+        kernel = (self.head_kernel, self.head_kernel)
         width = self.block_expansion + self.image_channels
         self.heatmap = Conv(
             width,

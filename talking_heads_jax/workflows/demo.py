@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from talking_heads_jax.errors import TalkingHeadsError
 from talking_heads_jax.workflows.page import Figure, Section, Table, write_page
 
-_STEPS = 900.0
+_STEPS = 1200.0
 _SEED = 0
 _PROTOCOL = "synthetic_same"
 _FACE = "l1/masked-face"

@@ -1,4 +1,4 @@
-"""What a trained row is measured by: protocols, the pose editor, pictures, the kept checkpoint."""
+"""What a trained row is measured by: protocols, the pose editor; and what is kept of it."""
 
 import json
 import shutil
@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from talking_heads_jax.errors import CheckpointError, requirement
-from talking_heads_jax.workflows.result_rows import TrainingRow
+from talking_heads_jax.workflows.result_pictures import copy_enlarged, draw_sweep, draw_worst
+from talking_heads_jax.workflows.result_rows import SWEEP_SUFFIX, WORST_SUFFIXES, TrainingRow
 
 _BATCH_SIZE = 8  # frames per call
-_SWEEP_DEG = 20.0
-_SWEEP_STEPS = 7
 _MAX_BYTES = 4_000_000  # of a kept checkpoint
 
 
@@ -46,12 +45,32 @@ def measure_training(row: TrainingRow, run: Path, data: Path, output: Path) -> d
         report["pose_editor_deg"] = pose_editor_error(loaded.model, loaded.variables, data)
     gallery = run / "evaluation" / row.protocols[0] / "gallery.png"
     if gallery.is_file():
-        shutil.copyfile(gallery, output / f"{row.name}.png")
+        copy_enlarged(gallery, output / f"{row.name}.png", size=loaded.model.resolution)
     if row.headline:
         _keep_checkpoint(loaded, output / row.name)
-        if row.pose_error:
-            _draw_sweep(output / row.name, data, output / f"{row.name}-sweep.png")
+        draw_pictures(row, data, output)
     return report
+
+
+def draw_pictures(row: TrainingRow, data: Path, output: Path) -> None:
+    """Draws what the kept checkpoint of a headline row does: its worst pairs, and the pose sweep.
+
+    Args:
+      row: whose checkpoint lies in `output`.
+      data: folder of its data set.
+      output: where the pictures go.
+
+    Raises:
+      TalkingHeadsError: whatever is wrong with files.
+    """
+    from talking_heads_jax.checkpoints import load_model
+
+    loaded = load_model(output / row.name)
+    for protocol in row.protocols:
+        suffix = WORST_SUFFIXES[protocol]
+        draw_worst(loaded, data, output / f"{row.name}{suffix}.png", protocol=protocol)
+    if row.pose_error:
+        draw_sweep(loaded, data, output / f"{row.name}{SWEEP_SUFFIX}.png")
 
 
 def _training_facts(run: Path, loaded: Any) -> dict[str, Any]:
@@ -175,24 +194,3 @@ def _keep_checkpoint(loaded: Any, folder: Path) -> None:
         raise CheckpointError(
             requirement(f"{folder}", f"have at most {_MAX_BYTES} bytes", size, "Narrow the model.")
         )
-
-
-def _draw_sweep(checkpoint: Path, data: Path, output: Path) -> None:
-    """Figure 5 of the paper, of the first test clip's first frame, by the kept checkpoint."""
-    import numpy as np
-
-    from talking_heads_jax import build
-    from talking_heads_jax.checkpoints import load_model
-    from talking_heads_jax.inference.overlay import label_rows
-    from talking_heads_jax.inference.pose_sweep import ANGLES, sweep_pose
-    from talking_heads_jax.media.image import write_image
-
-    loaded = load_model(checkpoint)
-    clips = build.open_clips(data, split="test", resolution=loaded.model.resolution)
-    clip = next(iter(clips.values()))
-    own = np.rad2deg(np.asarray(clip.angles[0], np.float64))
-    values = np.linspace(-_SWEEP_DEG, _SWEEP_DEG, _SWEEP_STEPS)
-    source = np.asarray(clip.frames[0])
-    frames = sweep_pose(loaded.model, loaded.variables, source, values, source_angles_deg=own)
-    labels = [[f"{name} {value:+.0f}" for value in values] for name in ANGLES]
-    write_image(output, label_rows(frames, labels))

@@ -96,6 +96,19 @@ TABLES = MappingProxyType(
     }
 )
 
+#: Endings of a headline row's pictures beside NAME.png, and what they show.
+WORST_SUFFIXES = MappingProxyType({"synthetic_same": "-worst", "synthetic_cross": "-worst-cross"})
+SWEEP_SUFFIX = "-sweep"
+PICTURES = MappingProxyType(
+    {
+        "": "some pairs: source, driving frame, prediction, error x4",
+        "-worst": "the four people whose mouths it misses most",
+        "-worst-cross": "the same across identities: source, driving frame, exact truth, "
+        "prediction, error x4",
+        SWEEP_SUFFIX: "yaw, pitch and roll swept separately",
+    }
+)
+
 _BOTH = ("synthetic_same", "synthetic_cross")
 _TEST_PEOPLE = 24
 _SPLITS = MappingProxyType({"train": 300, "test": _TEST_PEOPLE})

@@ -19,7 +19,14 @@ from typing import Any, NamedTuple
 
 from data_pipeline.schema import CLIP_TABLE
 from talking_heads_jax.errors import ArgumentError, TalkingHeadsError, requirement
-from talking_heads_jax.workflows.result_rows import ROWS, DataRow, ProbeRow, Row, TrainingRow
+from talking_heads_jax.workflows.result_rows import (
+    PICTURES,
+    ROWS,
+    DataRow,
+    ProbeRow,
+    Row,
+    TrainingRow,
+)
 
 EXIT_TERMINATED = 143  # 128 + SIGTERM, as shells report it
 _CLOCK = "seconds.json"  # of a row's work folder: time that earlier attempts took
@@ -170,7 +177,7 @@ def forget(row: Row, places: Places) -> None:
     """
     places.report(row.name).unlink(missing_ok=True)
     for picture in places.output.glob(f"{row.name}*.png"):
-        if picture.stem in (row.name, f"{row.name}-sweep"):
+        if picture.stem in {f"{row.name}{suffix}" for suffix in PICTURES}:
             picture.unlink()
     for folder in (places.run(row.name), places.output / row.name):
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from talking_heads_jax.errors import ArgumentError, requirement
-from talking_heads_jax.workflows.result_rows import ROWS, TABLES, DataRow, Row, TrainingRow
+from talking_heads_jax.workflows.result_rows import (
+    PICTURES,
+    ROWS,
+    TABLES,
+    DataRow,
+    Row,
+    TrainingRow,
+)
 
 _UNKNOWN = "not yet measured"
 _MARKED = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
@@ -178,11 +185,11 @@ def _pictures(rows: Sequence[Row], results: Path, page: Path) -> list[str]:
     for row in rows:
         if not isinstance(row, TrainingRow):
             continue
-        for suffix, what in (("", ""), ("-sweep", ": yaw, pitch and roll swept separately")):
+        for suffix, what in PICTURES.items():
             path = results / f"{row.name}{suffix}.png"
             if path.is_file():
                 link = Path(os.path.relpath(path, page.parent)).as_posix()
-                lines += [f"`{row.name}`{what}", "", f"![{row.name}{suffix}]({link})", ""]
+                lines += [f"`{row.name}`: {what}", "", f"![{row.name}{suffix}]({link})", ""]
     return lines[:-1] or [_UNKNOWN]
 
 

@@ -127,6 +127,21 @@ def test_pose_editor_learns_a_turn() -> None:
     assert float(loss(params)) < 0.1 * before
 
 
+def test_pose_editor_reads_the_angles_however_far_its_biases_drift() -> None:
+    """With plain ReLU a hidden layer below zero everywhere has no gradient to come back by."""
+    module, keypoints = LightweightPoseEditor(hidden_features=(16, 16)), _keypoints()
+    angles = jnp.asarray([[0.3, 0.0, 0.0], [0.0, 0.2, 0.1]])
+    params = module.init(jax.random.key(0), angles, keypoints)["params"]
+    for name in ("hidden_0", "hidden_1"):
+        params[name]["bias"] = params[name]["bias"] - 100.0
+    params["output"]["kernel"] = jnp.ones_like(params["output"]["kernel"])
+
+    def total(turn: jax.Array) -> jax.Array:
+        return module.apply({"params": params}, turn, keypoints).value.sum()
+
+    assert np.abs(np.asarray(jax.grad(total)(angles))).min() > 1e-4
+
+
 def test_mesh_feature_is_a_sum_of_gaussians() -> None:
     rng = np.random.default_rng(0)
     vertices = rng.uniform(-1, 1, (1, 4, 3)).astype(np.float32)

@@ -12,6 +12,7 @@ from talking_heads_jax.typing import Array, Float
 
 _VALUES_PER_KEYPOINT = 6  # x, y and the four numbers of the Jacobian
 _ROTATION_VALUES = 9
+_LEAK = 0.2
 
 
 class LightweightPoseEditor(nn.Module):
@@ -30,6 +31,8 @@ class LightweightPoseEditor(nn.Module):
     Differs from source: layer sizes are in a figure only: ours are three layers of 256. The paper
     compares the output with the driving keypoints (absolute targets); predicting the difference is
     what the released logger's name `kp_delta_predictor` suggests, and starts at the identity.
+    Hidden layers are leaky: with plain ReLU whole layers died in the first steps of short trainings
+    (large rates, nearly constant keypoints), and the editor then ignored the angles for good.
     """
 
     num_keypoints: int = 10
@@ -71,7 +74,7 @@ class LightweightPoseEditor(nn.Module):
             axis=-1,
         )
         for layer in self.hidden:
-            x = nn.relu(layer(x))
+            x = nn.leaky_relu(layer(x), _LEAK)
         change = self.output(x.astype(jnp.float32))
         split = 2 * self.num_keypoints
         value = change[:, :split].reshape(batch, self.num_keypoints, 2)
