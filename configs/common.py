@@ -37,6 +37,7 @@ def base_config() -> ConfigDict:
     # An epoch goes through the identities this many times: schedules are stated in epochs.
     config.data.repeats = 75
     config.data.max_distance = 0  # frames between source and driving; 0: any
+    config.data.distinct = False  # source and driving may be the same frame
     # What the pairs carry besides images; the data set must hold it.
     config.data.masks = False  # classes of talking_heads_jax/morphable/parts.py
     config.data.vertices = False  # of the face mesh, in pixels
@@ -138,15 +139,12 @@ def parse_variants(arg: str | None, known: tuple[str, ...]) -> frozenset[str]:
 
 
 def make_debug(config: ConfigDict) -> None:
-    """Shrinks a config to two steps at 64 px on a CPU: widths, batch, schedule, random VGG19.
+    """Shrinks a keypoint-driven system's config to two steps at 64 px on a CPU.
 
     Args:
       config: changed in place.
     """
-    config.name += "_debug"
-    config.data.resolution = config.model.resolution = 64
-    config.data.batch_size = 2
-    config.data.num_threads = 2
+    make_debug_run(config)
     model = config.model
     model.num_keypoints = 4
     model.keypoint_detector.block_expansion = 4
@@ -160,7 +158,19 @@ def make_debug(config: ConfigDict) -> None:
     model.generator.dense_motion_options.num_blocks = 2
     model.discriminator.block_expansion = 2
     model.discriminator.max_features = 8
-    model.discriminator.num_blocks = 2
+
+
+def make_debug_run(config: ConfigDict) -> None:
+    """What the debug variants of all systems share: size, batch, schedule, losses, two blocks.
+
+    Args:
+      config: changed in place; the widths of its networks are its own business.
+    """
+    config.name += "_debug"
+    config.data.resolution = config.model.resolution = 64
+    config.data.batch_size = 2
+    config.data.num_threads = 2
+    config.model.discriminator.num_blocks = 2
     config.objectives.feature_matching = config.objectives.feature_matching[:2]
     config.objectives.perceptual.weights = "random"
     config.objectives.perceptual.taps = (10.0, 10.0, 0.0, 0.0, 0.0)  # the rest is not computed

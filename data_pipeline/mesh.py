@@ -5,11 +5,12 @@ All records of a data set share one mesh. Letters: v vertices, f faces.
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_pipeline.schema import read_clip_table
+from data_pipeline.transforms import MIRROR68
 from talking_heads_jax.errors import ArgumentError, DataError, UnsafeFileError, requirement
 from talking_heads_jax.serialization.npz_file import read_npz
 
@@ -35,6 +36,21 @@ class Mesh(NamedTuple):
     mirror: np.ndarray
     face_part: np.ndarray
     landmark_mirror: np.ndarray
+
+
+def mesh_of_model(model: Any) -> Mesh:
+    """The topology of a morphable model, as it lies beside the records of its vertices.
+
+    Args:
+      model: with the attributes `name`, `faces`, `mirror` and `face_part`.
+    """
+    return Mesh(
+        morphable=model.name,
+        faces=np.asarray(model.faces, np.int32),
+        mirror=np.asarray(model.mirror, np.int32),
+        face_part=np.asarray(model.face_part, np.uint8),
+        landmark_mirror=MIRROR68.astype(np.int32),
+    )
 
 
 def write_mesh(folder: Path, mesh: Mesh) -> str:

@@ -310,7 +310,7 @@ def open_clips(
     max_clips: int | None = None,
     max_frames: int | None = None,
 ) -> dict[str, Clip]:
-    """The clips of a data set by name, with masks, landmarks and coefficients where it has them.
+    """The clips of a data set by name, with everything else that it knows of their frames.
 
     Args:
       folder: the data set.
@@ -324,7 +324,7 @@ def open_clips(
     """
     from data_pipeline.loaders import make_eval_pairs
 
-    known = ("angles", "expression_coeffs", "joint_pose")
+    known = ("angles", "expression_coeffs", "joint_pose", "vertices")
     clips = make_eval_pairs(
         {"folder": str(folder), "resolution": resolution},
         split=split,
@@ -366,6 +366,7 @@ def open_exact_truth(folder: Path, *, clips: Mapping[str, Clip], split: str) -> 
         lambda pair, number: draw(pair, number).mask,
         f"exact renders of the source's person as the driving person moves ({split})",
         lambda pair, number: draw(pair, number).landmarks,
+        lambda pair, number: draw(pair, number).vertices,
     )
 
 

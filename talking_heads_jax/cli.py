@@ -429,7 +429,7 @@ def _add_convert(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=_convert)
     verb.add_argument("checkpoint", type=Path, help="PyTorch, npz or safetensors file")
     what = verb.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", help="what the file holds: fnevr, fomm or vgg19")
+    what.add_argument("--model", help="what the file holds: fnevr, fomm, gdpw or vgg19")
     what.add_argument(
         "--reverse",
         action="store_true",

@@ -31,11 +31,13 @@ class ExactFrame(NamedTuple):
       image: (h w 3) uint8.
       mask: (h w) uint8 of parts.
       landmarks: (68 2) x, y in pixels.
+      vertices: (v 3) x, y in pixels, z in the same scale (smaller is nearer).
     """
 
     image: np.ndarray
     mask: np.ndarray
     landmarks: np.ndarray
+    vertices: np.ndarray
 
 
 class ExactFrames:
@@ -92,7 +94,7 @@ class ExactFrames:
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
             mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
         ratio = np.float32(self._resolution / int(self._recipe["size"]))
-        return ExactFrame(image, mask, frame.landmarks68_px * ratio)
+        return ExactFrame(image, mask, frame.landmarks68_px * ratio, frame.vertices_px * ratio)
 
     def check(self, clip: str, image: np.ndarray) -> None:
         """Raises unless the renderer draws what the data set holds.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.mesh import Mesh
+from data_pipeline.mesh import Mesh, mesh_of_model
 from data_pipeline.synthetic.clip_plan import PlannedClip
 from data_pipeline.synthetic.identities import Identity
 from data_pipeline.synthetic.talking_heads import (
@@ -23,7 +23,6 @@ from data_pipeline.synthetic.talking_heads import (
     SyntheticFrame,
     SyntheticTalkingHeads,
 )
-from data_pipeline.transforms import MIRROR68
 from talking_heads_jax.errors import check_choice
 
 #: Raised when the same arguments begin to give other pictures: no data set is then continued, and
@@ -105,14 +104,7 @@ class HeadSet:
 
     def mesh(self) -> Mesh:
         """The topology of the heads' face model, as it lies beside their records."""
-        model = self._renderer("train").model
-        return Mesh(
-            morphable=model.name,
-            faces=np.asarray(model.faces, np.int32),
-            mirror=np.asarray(model.mirror, np.int32),
-            face_part=np.asarray(model.face_part, np.uint8),
-            landmark_mirror=MIRROR68.astype(np.int32),
-        )
+        return mesh_of_model(self._renderer("train").model)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of the fields that depend on the face model, as in a clip table."""

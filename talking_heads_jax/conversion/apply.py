@@ -57,7 +57,7 @@ def convert_checkpoint(
     """Converts a foreign checkpoint; nothing is overwritten, and nothing in the file is run.
 
     Args:
-      model: 'fomm', 'fnevr', or a fixed network: 'vgg19'.
+      model: 'fomm', 'fnevr', 'gdpw', or a fixed network: 'vgg19'.
       source: torch (zip or legacy), .npz or .safetensors, in the official names and layouts.
       output: a new folder for a model; for a fixed network a new .safetensors file or a folder for
         it, or None to only register it as an asset.

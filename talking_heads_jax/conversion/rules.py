@@ -177,6 +177,8 @@ class ModelTable:
       ignored: regular expressions of other top-level keys, dropped and listed in the certificate.
       not_convertible: top-level keys of networks whose architecture is not public.
       infer_arguments: state dicts -> constructor arguments that their shapes tell.
+      prepare: (constructor arguments, state dict of a network) -> the state dict to convert, where
+        the model can be asked for in another form than the file's. The way back gives that form.
     """
 
     networks: Mapping[str, NetworkTable]
@@ -184,6 +186,7 @@ class ModelTable:
     ignored: tuple[str, ...] = ()
     not_convertible: tuple[str, ...] = ()
     infer_arguments: Callable[[Mapping[str, Mapping[str, Any]]], dict[str, Any]] | None = None
+    prepare: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 def convolution(source: str, target: str, layout: str = "conv2d") -> Iterator[Rule]:

@@ -25,6 +25,7 @@ from talking_heads_jax.serialization.tensors import array_bytes, flatten, unflat
 _TABLES = {
     "fomm": "talking_heads_jax.conversion.fomm",
     "fnevr": "talking_heads_jax.conversion.fnevr",
+    "gdpw": "talking_heads_jax.conversion.gdpw",
     "vgg19": "talking_heads_jax.conversion.vgg19",
 }
 FIXED_NETWORKS = ("vgg19",)  # one network, one .safetensors, registered as an asset
@@ -187,6 +188,8 @@ def convert_state_dicts(
     variables, absent = {}, []
     for network, state in state_dicts.items():
         state = _without_prefix(state)
+        if table.prepare is not None:
+            state = table.prepare(arguments, state)
         prefix = "" if name in FIXED_NETWORKS else f"{network}."
         flat = _fill(table.networks[network], state, shapes[network], prefix, arguments, audit)
         variables[network] = unflatten(flat)

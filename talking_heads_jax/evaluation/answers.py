@@ -7,7 +7,7 @@ An answer is bound to a pair once, and then asked for batch after batch of its f
 import abc
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +43,14 @@ class Task(NamedTuple):
       source: (h w 3) as the data set stores it.
       source_mask: (1 h w 1) float32, 1 on the head; None where the data has none.
       driving: the clip the motion is from.
+      source_vertices: (v 3) of the source's mesh; None unless an answer uses vertices.
     """
 
     pair: Pair
     source: np.ndarray
     source_mask: np.ndarray | None
     driving: Clip
+    source_vertices: np.ndarray | None = None
 
 
 class DrivingBatch(NamedTuple):
@@ -59,19 +61,28 @@ class DrivingBatch(NamedTuple):
       masks: (b h w 1) float32, 1 on the head; None where the data has none.
       start: position of the first among the pair's driving frames.
       count: how many are no padding.
+      vertices: (b v 3) of the driving frames' meshes, on the source's shape; None unless an answer
+        uses vertices.
     """
 
     frames: np.ndarray
     masks: np.ndarray | None
     start: int
     count: int
+    vertices: np.ndarray | None = None
 
 
 Predict = Callable[[DrivingBatch], Array | np.ndarray]
 
 
 class Answer(abc.ABC):
-    """A row of a table."""
+    """A row of a table.
+
+    Attributes:
+      uses_vertices: whether the meshes of a pair have to be read for it.
+    """
+
+    uses_vertices: ClassVar[bool] = False
 
     @abc.abstractmethod
     def bind(self, task: Task) -> Predict:

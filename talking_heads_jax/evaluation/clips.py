@@ -22,6 +22,8 @@ class Clip(NamedTuple):
       angles: number -> (3,) yaw, pitch, roll in radians; None likewise.
       expression_coeffs: number -> (d,) of the data set's morphable model; None likewise.
       joint_pose: number -> (3 j,) axis-angle per joint of that model, radians; None likewise.
+      vertices: number -> (v 3) of the face mesh: x, y in pixels, z in the same scale (smaller is
+        nearer); None likewise.
     """
 
     clip_id: str
@@ -32,6 +34,7 @@ class Clip(NamedTuple):
     angles: Sequence[np.ndarray] | None = None
     expression_coeffs: Sequence[np.ndarray] | None = None
     joint_pose: Sequence[np.ndarray] | None = None
+    vertices: Sequence[np.ndarray] | None = None
 
     @property
     def person(self) -> str:

@@ -24,6 +24,7 @@ from talking_heads_jax.evaluation.answers import (
     trivial_answers,
 )
 from talking_heads_jax.evaluation.clips import Clip, as_bytes, as_unit_float
+from talking_heads_jax.evaluation.mesh_answers import MotionMeshes
 from talking_heads_jax.evaluation.pairs import Pair, PairList, check_pairs
 from talking_heads_jax.evaluation.predictions import PredictionWriter
 from talking_heads_jax.evaluation.results import EvaluationResult, GalleryRow
@@ -124,7 +125,10 @@ def evaluate_pairs(
     reader = TruthReader(
         pair_list.pairs, clips, chosen, batch_size=batch_size, truth=truth, probe=probe
     )
-    run = _Run(answers, chosen, batch_size, clips, reader, probe)
+    meshes = None
+    if any(answer.uses_vertices for answer in answers.values()):
+        meshes = MotionMeshes(pair_list.pairs, clips, truth, same=same)
+    run = _Run(answers, chosen, batch_size, clips, reader, probe, meshes)
     for position in positions:
         pair = pair_list.pairs[position]
         with writer.open(pair) if writer else contextlib.nullcontext() as sink:
@@ -167,9 +171,10 @@ class _Run:
         clips: Mapping[str, Clip],
         reader: TruthReader,
         probe: Probe | None,
+        meshes: MotionMeshes | None,
     ) -> None:
         self._answers, self._recipes, self._batch_size = answers, recipes, batch_size
-        self._clips, self._reader = clips, reader
+        self._clips, self._reader, self._meshes = clips, reader, meshes
         self._probe = None if probe is None else (probe.params, dict(probe.statistics))
         self._update = _make_update(recipes)
 
@@ -185,7 +190,8 @@ class _Run:
         mask = None
         if source_clip.masks is not None:
             mask = silhouette_weights(source_clip.masks[pair.source_frame])[None]
-        task = Task(pair, np.asarray(source_clip.frames[pair.source_frame]), mask, driving)
+        mesh = None if self._meshes is None else self._meshes.source(pair)
+        task = Task(pair, np.asarray(source_clip.frames[pair.source_frame]), mask, driving, mesh)
         predict = {name: answer.bind(task) for name, answer in self._answers.items()}
         truth = self._reader.bind(pair, task.source)
         means = {row: [recipe.accumulator.empty() for recipe in self._recipes] for row in predict}
@@ -193,7 +199,10 @@ class _Run:
         for frames, count in batches(driving.frames, pair.driving_frames, self._batch_size):
             _check_size(pair, frames, task.source.shape)
             numbers = pair.driving_frames[start : start + count]
-            batch = DrivingBatch(frames, self._silhouettes(driving, numbers), start, count)
+            silhouettes, vertices = self._silhouettes(driving, numbers), None
+            if self._meshes is not None:
+                vertices = self._meshes.driving(pair, numbers, self._batch_size)
+            batch = DrivingBatch(frames, silhouettes, start, count, vertices)
             compared = truth.comparison(frames, start, count)
             target = None if compared is None else compared.target
             if target is not None:

@@ -18,8 +18,9 @@ from talking_heads_jax.errors import (
     requirement,
 )
 from talking_heads_jax.evaluation import report
-from talking_heads_jax.evaluation.answers import MODEL_ROW, Answer, CheckpointAnswer
+from talking_heads_jax.evaluation.answers import MODEL_ROW, Answer
 from talking_heads_jax.evaluation.clips import Clip
+from talking_heads_jax.evaluation.mesh_answers import checkpoint_answer, mesh_trivial_answers
 from talking_heads_jax.evaluation.pair_files import read_pairs, write_pairs
 from talking_heads_jax.evaluation.pairs import PairList, build_pairs, check_pairs
 from talking_heads_jax.evaluation.predictions import FolderAnswer, PredictionWriter
@@ -160,7 +161,7 @@ def run_evaluation(
     batch_size = fitting_batch_size(pair_list, request.batch_size)
     systems: dict[str, Answer] = {}
     if loaded is not None:
-        systems[MODEL_ROW] = CheckpointAnswer(
+        systems[MODEL_ROW] = checkpoint_answer(
             loaded.model,
             loaded.variables,
             batch_size=batch_size,
@@ -180,6 +181,7 @@ def run_evaluation(
         recipes=plan.metrics,
         batch_size=batch_size,
         truth=truth,
+        more_trivial=None if loaded is None else mesh_trivial_answers(loaded.model),
         shard=shard,
         writer=writer,
         on_pair=on_pair,

@@ -3,7 +3,8 @@
 Copying the source is what a model that never moves would score; blurring it is the cheapest way to
 lower pixel errors without moving; copying the driving frame is the perfect answer of same-identity
 reconstruction and shows what the metrics' best values are. Moving the source by the affine map
-between two silhouettes is what knowing where the head is gives, without knowing any face.
+between two silhouettes is what knowing where the head is gives, without knowing any face; moving
+it as a face mesh moves is what the inputs of a mesh-driven system give, without learning.
 Letters: b batch, h w c image.
 """
 
@@ -14,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from talking_heads_jax.errors import ArgumentError, requirement
+from talking_heads_jax.ops.coordinates import px_to_ndc
 from talking_heads_jax.ops.grid_sample import grid_sample
 from talking_heads_jax.ops.numerics import inverse_2x2, matmul_highest
-from talking_heads_jax.typing import Array, Float
+from talking_heads_jax.ops.rasterizer import interpolate, rasterize
+from talking_heads_jax.typing import Array, Float, Int
 
 _TRUNCATE = 4.0  # standard deviations the blur kernel reaches
 DEFAULT_SIGMAS_PX = (1.0, 2.0, 3.0)
@@ -125,6 +128,42 @@ def move_by_silhouette(
     grid = 2.0 * moved / jnp.array([width, height], jnp.float32) - 1.0
     images = jnp.broadcast_to(source, (count, *source.shape[1:]))
     return grid_sample(images, grid, align_corners=False, padding="border")
+
+
+def warp_by_mesh(
+    source: Float[Array, "b h w c"],
+    driving: Array,
+    source_vertices: Float[Array, "b v 3"],
+    driving_vertices: Float[Array, "b v 3"],
+    faces: Int[Array, "f 3"],
+) -> Float[Array, "b h w c"]:
+    """Every pixel of the driving mesh shows what the same point of the source's mesh shows.
+
+    What the source hides there is taken from whatever hides it. Pixels beside the mesh stay, and
+    outside the source its outermost pixels continue.
+
+    Args:
+      source: identity images; one, or as many as driving meshes.
+      driving: anything with the batch's size.
+      source_vertices: x, y in pixels, for the source images.
+      driving_vertices: x, y in pixels, z smaller nearer, on the source's shape.
+      faces: vertices of each triangle.
+
+    Returns:
+      One image per driving mesh.
+    """
+    height, width = source.shape[1:3]
+    positions = px_to_ndc(driving_vertices[..., :2], (height, width), align_corners=False)
+    positions = jnp.concatenate([positions, driving_vertices[..., 2:]], axis=-1)
+    fragments = rasterize(positions, faces, height=height, width=width)
+    places = interpolate(
+        jnp.broadcast_to(source_vertices[..., :2], positions[..., :2].shape), fragments, faces
+    )
+    rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    centres = jnp.stack([columns, rows], axis=-1).astype(jnp.float32) + 0.5
+    places = jnp.where((fragments.face_id >= 0)[..., None], places, centres)
+    grid = px_to_ndc(places, (height, width), align_corners=False)
+    return grid_sample(copy_source(source, driving), grid, align_corners=False, padding="border")
 
 
 def _silhouette(mask: Float[Array, "b h w 1"]) -> tuple[Array, Array]:

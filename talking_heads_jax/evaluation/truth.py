@@ -45,12 +45,15 @@ class ExactTruth:
       mask: the same -> (h w) uint8 classes; None where there are none.
       description: for reports.
       landmarks: the same -> (68 2) in pixels; None where there are none.
+      vertices: the same -> (v 3) as `Clip.vertices`: the driving person's expression and pose on
+        the source's shape, which moves mesh-driven systems; None where nobody knows it.
     """
 
     image: Callable[[Pair, int], np.ndarray]
     mask: Callable[[Pair, int], np.ndarray] | None = None
     description: str = "exact renderings"
     landmarks: Callable[[Pair, int], np.ndarray] | None = None
+    vertices: Callable[[Pair, int], np.ndarray] | None = None
 
 
 class Known(NamedTuple):

@@ -29,6 +29,7 @@ class BatchNorm(nn.Module):
       features: channels.
       momentum: weight of the batch's statistics in the running ones.
       epsilon: added to the variance.
+      affine: learn a scale and a bias; False leaves the normalised values as they are.
 
     Source: torch `BatchNorm2d`; FOMM's synchronised variant on one device. On several devices that
     variant clamps the variance instead of adding epsilon.
@@ -38,12 +39,14 @@ class BatchNorm(nn.Module):
     features: int
     momentum: float = 0.1
     epsilon: float = 1e-5
+    affine: bool = True
 
     def setup(self) -> None:
-        """Creates `scale`, `bias` and the running `mean`, `var`."""
+        """Creates `scale`, `bias` (when affine) and the running `mean`, `var`."""
         shape = (self.features,)
-        self.scale = self.param("scale", nn.initializers.ones, shape)
-        self.bias = self.param("bias", nn.initializers.zeros, shape)
+        if self.affine:
+            self.scale = self.param("scale", nn.initializers.ones, shape)
+            self.bias = self.param("bias", nn.initializers.zeros, shape)
         self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         self.var = self.variable("batch_stats", "var", jnp.ones, shape)
 
@@ -60,11 +63,12 @@ class BatchNorm(nn.Module):
                 self.var.value += self.momentum * (lax.stop_gradient(unbiased) - self.var.value)
         else:
             mean, var = self.mean.value, self.var.value
-        gain = self.scale * lax.rsqrt(var + self.epsilon)
+        scale, bias = (self.scale, self.bias) if self.affine else (1.0, 0.0)
+        gain = scale * lax.rsqrt(var + self.epsilon)
         if train:
-            return ((wide - mean) * gain + self.bias).astype(x.dtype)
+            return ((wide - mean) * gain + bias).astype(x.dtype)
         # One multiply-add per value: the statistics are constants.
-        return x * gain.astype(x.dtype) + (self.bias - mean * gain).astype(x.dtype)
+        return x * gain.astype(x.dtype) + (bias - mean * gain).astype(x.dtype)
 
 
 class InstanceNorm(nn.Module):

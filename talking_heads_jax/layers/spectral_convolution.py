@@ -63,7 +63,14 @@ class SpectralConv(nn.Module):
         vector = jax.random.normal(self.make_rng("params"), shape)
         return _normalized(vector.reshape(-1), self.epsilon).reshape(shape)
 
-    def _normalized_kernel(self, train: bool) -> Array:
+    def normalized_kernel(self, *, train: bool) -> Float[Array, "k k c d"]:
+        """The kernel `__call__` convolves with, for callers that do so in another form.
+
+        Args:
+          train: run one power iteration first.
+        """
+        if not self.normalize:
+            return self.kernel
         matrix = self.kernel.reshape(-1, self.features).T
         u, v = self.u.value, self.v.value.reshape(-1)
         if train and not self.is_initializing():
@@ -76,7 +83,7 @@ class SpectralConv(nn.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
         """Convolves with the normalised kernel."""
-        kernel = self._normalized_kernel(train) if self.normalize else self.kernel
+        kernel = self.normalized_kernel(train=train)
         result = lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),

@@ -9,17 +9,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from talking_heads_jax.batch import FramePair, Keypoints
-from talking_heads_jax.errors import ConfigError, requirement
-from talking_heads_jax.layers.patch_discriminator import PatchScores
-from talking_heads_jax.losses import adversarial
 from talking_heads_jax.losses.equivariance import equivariance_jacobian, equivariance_value
-from talking_heads_jax.losses.feature_matching import feature_matching
-from talking_heads_jax.losses.perceptual import perceptual_loss
 from talking_heads_jax.losses.reconstruction import absolute_error
 from talking_heads_jax.models.base import Networks, ObjectiveResult, Phase, StepContext
+from talking_heads_jax.models.image_objectives import (
+    PERCEPTUAL_HELPER,
+    discriminator_term,
+    generator_terms,
+    perceptual_term,
+    require_field,
+    uses_perceptual,
+)
 from talking_heads_jax.models.pixel_objectives import (
     PIXEL_DEFAULTS,
     check_pixel_options,
@@ -54,7 +56,6 @@ DEFAULTS = MappingProxyType(
         **PIXEL_DEFAULTS,
     }
 )
-PERCEPTUAL_HELPER = "vgg19"
 
 
 class Reconstruction(NamedTuple):
@@ -74,38 +75,6 @@ class Reconstruction(NamedTuple):
 ExtraTerms = Callable[[Networks, FramePair, StepContext, Reconstruction], dict[str, Array]]
 
 
-def read_options(
-    given: Mapping[str, Any], defaults: Mapping[str, Any], section: str = "objectives"
-) -> dict[str, Any]:
-    """Fills a config section with defaults, nested sections too.
-
-    Raises:
-      ConfigError: for a key that has no default; lists the known ones.
-    """
-    unknown = sorted(set(given) - set(defaults))
-    if unknown:
-        raise ConfigError(
-            requirement(
-                f"keys of `{section}`",
-                "be known",
-                ", ".join(unknown),
-                f"Known: {', '.join(sorted(defaults))}.",
-            )
-        )
-    options = {}
-    for key, default in defaults.items():
-        value = given.get(key, default)
-        if isinstance(default, Mapping):
-            value = read_options(value, default, f"{section}.{key}")
-        options[key] = value
-    return options
-
-
-def uses_perceptual(options: Mapping[str, Any]) -> bool:
-    """Whether any feature map of the perceptual network has a weight."""
-    return any(options["perceptual"]["taps"])
-
-
 def reconstruct(networks: Networks, batch: FramePair) -> Reconstruction:
     """Detects both sets of keypoints and animates the source, in training mode.
 
@@ -122,20 +91,6 @@ def reconstruct(networks: Networks, batch: FramePair) -> Reconstruction:
         train=True,
     )
     return Reconstruction(source, driving, outputs)
-
-
-def perceptual_term(
-    options: Mapping[str, Any], context: StepContext, image: Array, target: Array
-) -> Array:
-    """The pyramid perceptual loss with the section's weights; (b,) values."""
-    section = options["perceptual"]
-    return perceptual_loss(
-        context.helpers[PERCEPTUAL_HELPER],
-        image,
-        target,
-        scales=tuple(section["scales"]),
-        weights=tuple(section["taps"]),
-    )
 
 
 def _equivariance_terms(
@@ -168,12 +123,6 @@ def _equivariance_terms(
     return terms
 
 
-def _sum_over_scales(function: Callable[..., Array], *scores: Mapping[float, PatchScores]) -> Array:
-    """Sum of a loss over the discriminator's scales (the released configs have one)."""
-    values = [function(*(score[scale] for score in scores)) for scale in scores[0]]
-    return sum(values[1:], start=values[0])
-
-
 def generator_objective(
     options: Mapping[str, Any], extra_terms: ExtraTerms | None = None
 ) -> Callable[[Networks, FramePair, StepContext], ObjectiveResult]:
@@ -202,22 +151,8 @@ def generator_objective(
             require_field(batch.driving.mask, "mask", "region_weights")
         losses |= pixel_terms(options, batch, prediction, forward.outputs["deformed"])
         if options["generator_gan"]:
-            # FOMM's order: the generated image first. Each call advances the spectral vectors.
             points = jax.lax.stop_gradient(forward.driving_keypoints.value)
-            fake = networks("discriminator", prediction, points, train=True)
-            real = networks("discriminator", target, points, train=True)
-            losses["generator_gan"] = options["generator_gan"] * _sum_over_scales(
-                lambda score: adversarial.generator_loss(score.logits, kind=options["adversarial"]),
-                fake,
-            )
-            if any(options["feature_matching"]):
-                losses["feature_matching"] = _sum_over_scales(
-                    lambda a, b: feature_matching(
-                        a.features, b.features, weights=tuple(options["feature_matching"])
-                    ),
-                    real,
-                    fake,
-                )
+            losses |= generator_terms(options, networks, prediction, target, points)
         losses |= _equivariance_terms(options, networks, batch, context, forward.driving_keypoints)
         if extra_terms is not None:
             losses |= extra_terms(networks, batch, context, forward)
@@ -234,16 +169,10 @@ def discriminator_objective(
 
     def objective(networks: Networks, batch: FramePair, context: StepContext) -> ObjectiveResult:
         points = context.carry["driving_keypoints"].value
-        fake = networks("discriminator", context.carry["prediction"], points, train=True)
-        real = networks("discriminator", batch.driving.image, points, train=True)
-        loss = _sum_over_scales(
-            lambda a, b: adversarial.discriminator_loss(
-                a.logits, b.logits, kind=options["adversarial"]
-            ),
-            real,
-            fake,
+        loss = discriminator_term(
+            options, networks, context.carry["prediction"], batch.driving.image, points
         )
-        return ObjectiveResult({"discriminator_gan": options["discriminator_gan"] * loss}, {})
+        return ObjectiveResult({"discriminator_gan": loss}, {})
 
     return objective
 
@@ -288,21 +217,3 @@ def keypoint_phases(
             )
         )
     return tuple(phases)
-
-
-def require_field(value: Any, field: str, term: str) -> Array:
-    """Returns `value`, or says which term needs which field of the records.
-
-    Raises:
-      ConfigError: if the batch lacks the field.
-    """
-    if value is None:
-        raise ConfigError(
-            requirement(
-                f"records for the loss `{term}`",
-                f"hold `{field}`",
-                "none",
-                f"Set the weight of `objectives.{term}` to 0, or use data with `{field}`.",
-            )
-        )
-    return jnp.asarray(value)

@@ -39,6 +39,10 @@ _MODELS = {
         model="talking_heads_jax.models.fnevr.model:FaceNeuralVolumeRendering",
         phases="talking_heads_jax.models.fnevr.objectives:build_phases",
     ),
+    "gdpw": _Entry(
+        model="talking_heads_jax.models.gdpw.model:ProgressiveWarping",
+        phases="talking_heads_jax.models.gdpw.objectives:build_phases",
+    ),
 }
 
 

@@ -52,6 +52,8 @@ BUILDERS = (
     Builder("fomm_discriminator", "first_order:discriminate", {"feature_*": 4}),
     Builder("fomm_equivariance", "first_order:transform_thin_plate"),
     Builder("fomm_training_step", "training_step:take_step", {"prediction": 2}),
+    Builder("gdpw_generator_*", "progressive_warping:generate_frame", {"warped_source": 2}),
+    Builder("gdpw_discriminator", "progressive_warping:discriminate", {"feature_*": 4}),
     Builder(
         "vgg19_features",
         "fixed_networks:extract_vgg19_features",

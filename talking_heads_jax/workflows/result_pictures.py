@@ -52,7 +52,8 @@ def draw_worst(loaded: Any, data: Path, output: Path, *, protocol: str) -> None:
     """
     from configs.eval import load_protocol
     from talking_heads_jax import build
-    from talking_heads_jax.evaluation.answers import MODEL_ROW, CheckpointAnswer
+    from talking_heads_jax.evaluation.answers import MODEL_ROW
+    from talking_heads_jax.evaluation.mesh_answers import checkpoint_answer
     from talking_heads_jax.evaluation.pairs import build_pairs
     from talking_heads_jax.evaluation.protocols import Protocol
     from talking_heads_jax.evaluation.report import picture_grid
@@ -62,7 +63,7 @@ def draw_worst(loaded: Any, data: Path, output: Path, *, protocol: str) -> None:
     clips = build.open_clips(data, split="test", resolution=loaded.model.resolution)
     pair_list = build_pairs(chosen, clips.values())
     batch_size = fitting_batch_size(pair_list, 8)
-    answer = CheckpointAnswer(
+    answer = checkpoint_answer(
         loaded.model, loaded.variables, batch_size=batch_size, relative=chosen.relative
     )
     truth = None

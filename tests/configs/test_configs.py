@@ -4,11 +4,13 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from talking_heads_jax import build
 from talking_heads_jax.batch import FaceInputs
 from talking_heads_jax.errors import ConfigError
+from talking_heads_jax.models.base import count_parameters
 from talking_heads_jax.train.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +67,79 @@ def test_debug_variant_traces_a_whole_step(path):
     assert shapes[0] == shapes[1]
     assert "loss/generator/perceptual" in metrics
     assert ("loss/discriminator/total" in metrics) == ("discriminator" in state.networks)
+
+
+# The structure of every variant at the small size; the mesh of `ict` is a user's file.
+@pytest.mark.parametrize("variant", ["", "geometry", "codes", "nmfc,alpha", "single_scale"])
+def test_small_gdpw_traces_a_whole_step(variant):
+    config = load(ROOT / "configs/gdpw/synthetic_32.py").get_config(variant)
+    state, after, metrics = trace_step(config)
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    terms = {name for name in metrics if name.startswith("loss/")}
+    assert terms == {
+        f"loss/generator/{term}"
+        for term in ("pixel_pyramid", "warped_pyramid", "gradient_l1", "total")
+    }
+    params = state.networks["generator"].params
+    assert ("codes" in params) == (variant in ("", "codes", "single_scale"))
+    assert ("displacement" in params["decoder"]) == (variant == "single_scale")
+    assert state.networks["generator"].ema_params is not None
+
+
+def test_variants_of_gdpw_are_the_rows_of_the_papers_table():
+    for name in ("vox_256", "vox_paper_256", "synthetic_64", "synthetic_32"):
+        module = load(ROOT / f"configs/gdpw/{name}.py")
+        for guidance in ("geometry", "codes", "both", "nmfc"):
+            config = module.get_config(guidance)
+            assert config.model.guidance == guidance and config.name.endswith(guidance)
+        config = module.get_config("codes,single_scale,alpha")
+        assert config.model.single_scale and config.model.alpha_blend
+        assert not config.model.generator.residual
+        assert config.name == f"gdpw_{name}_codes_alpha_single_scale"
+        with pytest.raises(ValueError, match="one guidance"):
+            module.get_config("codes,nmfc")
+    small = load(ROOT / "configs/gdpw/synthetic_64.py")
+    assert small.get_config().model.guidance == "both"
+    ict = small.get_config("ict")
+    assert ict.model.morphable == ict.data.synthetic.morphable == "ict"
+    with pytest.raises(ValueError, match="must be known, got ict"):
+        load(ROOT / "configs/gdpw/vox_256.py").get_config("ict")
+
+
+def test_numbers_of_gdpw_are_those_of_the_code_and_of_the_paper():
+    """Spec sections 1.1, 1.8, 3.4 and 4: the released defaults, and what the paper's text has."""
+    released = load(ROOT / "configs/gdpw/vox_256.py").get_config()
+    paper = load(ROOT / "configs/gdpw/vox_paper_256.py").get_config()
+    for config in (released, paper):
+        assert config.schedule.unit == "steps" and config.schedule.duration == 270_000
+        assert tuple(config.schedule.milestones) == (80_000, 160_000)
+        stage = build.build_stage(config, build.build_model(config), num_samples=1000)
+        rates = [
+            float(stage.optimizers[network].learning_rates(np.int32(step))[0])
+            for step in (0, 79_999, 80_000, 159_999, 160_000)
+            for network in ("generator", "discriminator")
+        ]
+        np.testing.assert_allclose(rates, np.repeat([2e-4, 2e-4, 2e-5, 2e-5, 2e-6], 2), rtol=1e-5)
+        assert (config.optim.b1, config.optim.b2) == (0.9, 0.999) and stage.num_steps == 270_000
+        assert config.data.batch_size == 16 and config.data.distinct and config.data.vertices
+        assert config.model.guidance == "codes" and config.model.num_codes == 16
+    augmentation = released.data.augmentation.to_dict()
+    assert augmentation.pop("time_flip") == 0.0 and augmentation.pop("horizontal_flip") == 0.5
+    assert set(augmentation.values()) == {0.1} and len(augmentation) == 4
+    objectives = released.objectives
+    assert objectives.adversarial == "least_squares" and objectives.pixel_l1 == 10
+    assert objectives.warped_perceptual == objectives.warped_gan == 1
+    assert tuple(objectives.perceptual.scales) == (1.0, 0.5, 0.25, 0.125)
+    assert tuple(objectives.feature_matching) == (10.0,) * 4
+    objectives = paper.objectives
+    assert objectives.adversarial == "hinge"
+    assert not (objectives.pixel_l1 or objectives.warped_perceptual or objectives.warped_gan)
+    assert paper.model.generator.spectral_heads and paper.model.discriminator.spectral_heads
+    # The released sizes (spec section 3.2); the paper's heads have the same.
+    shapes = jax.eval_shape(build.build_model(released).init, jax.random.key(0))
+    count = {name: count_parameters(network["params"]) for name, network in shapes.items()}
+    # Without the checkpoint's shortcut block that no image passes, its scale and shift included.
+    assert count == {"generator": 141_811_710 - 9_440_256, "discriminator": 695_201}
 
 
 def test_mesh_variant_trains_the_pose_editor_and_the_vertex_weights():

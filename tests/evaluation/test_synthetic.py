@@ -5,17 +5,21 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from configs.gdpw import synthetic_64
 from data_pipeline.schema import MANIFEST
 from data_pipeline.synthetic.exact_frames import ExactFrames
 from data_pipeline.synthetic.writing import write_talking_heads
-from talking_heads_jax.build import open_clips, open_exact_truth
+from talking_heads_jax.build import build_model, config_values, open_clips, open_exact_truth
+from talking_heads_jax.checkpoints import save_model
 from talking_heads_jax.errors import DataError
 from talking_heads_jax.evaluation.pairs import build_pairs
 from talking_heads_jax.media.image import write_image
+from talking_heads_jax.morphable.registry import load_morphable
 from tests.evaluation.toys import protocol
 from tests.scripts import run_script
 
@@ -31,9 +35,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size=SIDE,
         identities={"test": 3},
         num_frames=FRAMES,
-        extras=(),
+        extras=("vertices",),
         progress=False,
     )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A debug-size GDPW, freshly initialised."""
+    config = synthetic_64.get_config("debug,geometry")
+    model = build_model(config)
+    variables = model.init(jax.random.key(0), model.inference_networks)
+    folder = tmp_path_factory.mktemp("gdpw") / "model"
+    save_model(folder, model, variables, config=config_values(config))
     return folder
 
 
@@ -62,6 +77,38 @@ def test_exact_truth_renders_what_the_data_set_holds(data: Path, clips: dict) ->
         background = ndimage.maximum_filter(heads, size=3) == 0
         assert background.mean() > 0.2
         np.testing.assert_array_equal(shown[background], clip.frames[0][background])
+
+
+def test_exact_meshes_are_the_drivers_motion_on_the_sources_shape(data: Path, clips: dict) -> None:
+    truth = open_exact_truth(data, clips=clips, split="test")
+    pair = build_pairs(protocol("synthetic_cross"), clips.values()).pairs[0]
+    own = type(pair)(**{**pair.__dict__, "driving_clip": pair.source_clip})
+    source, driver = clips[pair.source_clip], clips[pair.driving_clip]
+    stored = truth.vertices(own, 3)
+    np.testing.assert_allclose(stored, source.vertices[3], atol=1 / 32)  # rounded on disk
+    moved = truth.vertices(pair, 3)
+    # The landmarks of the exact picture are those of the mesh.
+    model = load_morphable("procedural")
+    drawn = np.asarray(model.landmarks68(moved[None]))[0, :, :2]
+    np.testing.assert_allclose(drawn, truth.landmarks(pair, 3), atol=0.05)  # perspective
+    for other in (source.vertices[3], driver.vertices[3]):
+        assert np.abs(moved - other).max() > 1
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["synthetic_same", "synthetic_cross"])
+def test_a_mesh_driven_checkpoint_is_scored_beside_the_bare_warp(
+    name: str, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    arguments = ["--checkpoint", checkpoint, "--data", data, "--output", tmp_path / "o"]
+    arguments += ["--metrics", "l1/masked-face,retrieval_mouth", "--protocol", name]
+    assert run_script("run_eval.py", arguments) == 0
+    rows = json.loads((tmp_path / "o" / "metrics.json").read_text())["rows"]
+    errors = {row: columns["l1/masked-face"]["mean"] for row, columns in rows.items()}
+    assert np.isfinite(errors["model"]) and errors["model"] > errors["warp_source_by_mesh"]
+    # The meshes belong to the frames that are scored, so that even the bare warp is far better.
+    assert errors["warp_source_by_mesh"] < 0.75 * errors["copy_source"]
+    assert rows["warp_source_by_mesh"]["retrieval_mouth"]["mean"] > 0.5
 
 
 def test_exact_truth_shrinks_as_the_loader_does(data: Path) -> None:

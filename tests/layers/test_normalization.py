@@ -25,6 +25,18 @@ def test_batch_norm_training_moves_the_unbiased_variance(values: np.ndarray) -> 
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
 
 
+def test_batch_norm_without_affine_keeps_statistics_but_no_parameters(values: np.ndarray) -> None:
+    plain, bare = BatchNorm(3), BatchNorm(3, affine=False)
+    variables = plain.init(jax.random.key(0), values, train=False)
+    assert "params" not in bare.init(jax.random.key(0), values, train=False)
+    stats = {"batch_stats": variables["batch_stats"]}
+    for train in (True, False):
+        expected, after = plain.apply(variables, values, train=train, mutable=["batch_stats"])
+        found, updated = bare.apply(stats, values, train=train, mutable=["batch_stats"])
+        np.testing.assert_array_equal(found, expected)
+        jax.tree.map(np.testing.assert_array_equal, updated, after)
+
+
 def test_batch_norm_evaluation_uses_stored_statistics(values: np.ndarray) -> None:
     module = BatchNorm(3)
     variables = {

@@ -8,9 +8,25 @@ import numpy as np
 from talking_heads_jax.conversion.apply import to_state_dicts, to_variables
 from talking_heads_jax.parity import weights
 
+_KERNELS = ("down.weight",)
 
-def write_case(folder, name, *, outputs, inputs=None, state=None, tolerance=None, salt="s", **keys):
-    """Writes one case; `state` gives the tensor names and shapes, the rule gives the values."""
+
+def write_case(
+    folder,
+    name,
+    *,
+    outputs,
+    inputs=None,
+    state=None,
+    tolerance=None,
+    salt="s",
+    constant=_KERNELS,
+    **keys,
+):
+    """Writes one case; `state` gives the tensor names and shapes, the rule gives the values.
+
+    Tensors whose names end in one of `constant` keep the values of `state`.
+    """
     shapes = {key: list(np.shape(value)) for key, value in (state or {}).items()}
     document = {
         "tensors": shapes,
@@ -18,7 +34,7 @@ def write_case(folder, name, *, outputs, inputs=None, state=None, tolerance=None
         "tolerance": tolerance or {key: {"max_abs": 1e-5} for key in outputs},
         **keys,
     }
-    constants = {key: value for key, value in (state or {}).items() if key.endswith("down.weight")}
+    constants = {key: value for key, value in (state or {}).items() if key.endswith(constant)}
     if shapes:
         rebuilt = weights.build_state_dict(shapes, salt=salt, constants=constants)
         document.setdefault("weights_sha256", weights.state_dict_digest(rebuilt))

@@ -47,10 +47,17 @@ STEPS = {
         "pyramid_0.25": (1, 3, 3, 1),
     },
     "fomm_training_step": {"prediction": (1, 5, 9, 1)},
+    "gdpw_discriminator": {
+        "feature_0": (1, 3, 3, 5),
+        "feature_1": (1, 3, 3, 9),
+        "feature_2": (1, 2, 2, 9),
+        "feature_3": (1, 1, 1, 17),
+    },
 }
 # Output -> n where the full format already stores every n-th row and column.
 STORED_STEPS = {
     "fomm_discriminator": {f"feature_{i}": 4 for i in range(4)},
+    "gdpw_discriminator": {f"feature_{i}": 4 for i in range(4)},
     "vgg19_features": {"relu1_1": 8, "relu2_1": 8, "relu3_1": 4, "relu4_1": 2},
     "fomm_training_step": {"prediction": 2},
 }
@@ -63,6 +70,7 @@ CASES = (
     "fomm_equivariance",
     "vgg19_features",
     "fomm_training_step",
+    "gdpw_discriminator",
 )
 
 

@@ -20,14 +20,12 @@ from talking_heads_jax.models.fnevr.mesh_feature import (
     normalize_vertices,
     sample_vertices,
 )
+from talking_heads_jax.models.image_objectives import perceptual_term, read_options, require_field
 from talking_heads_jax.models.keypoint_objectives import (
     DEFAULTS,
     ExtraTerms,
     Reconstruction,
     keypoint_phases,
-    perceptual_term,
-    read_options,
-    require_field,
 )
 from talking_heads_jax.typing import Array
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from talking_heads_jax.models.base import Phase, TalkingHead
-from talking_heads_jax.models.keypoint_objectives import DEFAULTS, keypoint_phases, read_options
+from talking_heads_jax.models.image_objectives import read_options
+from talking_heads_jax.models.keypoint_objectives import DEFAULTS, keypoint_phases
 
 
 def build_phases(model: TalkingHead, objectives: Mapping[str, Any]) -> tuple[Phase, ...]:

@@ -1,0 +1,1 @@
+"""GDPW, geometry driven progressive warping."""

@@ -1,0 +1,325 @@
+"""GDPW's networks: sizes, warps, variants, and what training and inference share."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from talking_heads_jax.batch import FaceInputs, FramePair
+from talking_heads_jax.errors import ArgumentError, ConfigError
+from talking_heads_jax.models.base import count_parameters
+from talking_heads_jax.models.gdpw.decoder import resize_flow
+from talking_heads_jax.models.gdpw.guidance import GuidanceMaps, MeshPair
+from talking_heads_jax.models.gdpw.model import ProgressiveWarping
+from talking_heads_jax.models.gdpw.spade_residual import GuidedNorm
+from talking_heads_jax.models.gdpw.warping_module import FlowHead, warp_by_flow
+from talking_heads_jax.models.registry import build_model
+from tests.models.toy_gdpw import (
+    SIZE,
+    ball_mesh,
+    crop_vertices,
+    random_variables,
+    tiny_gdpw,
+    write_mesh,
+)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory):
+    return write_mesh(tmp_path_factory.mktemp("mesh"))
+
+
+@pytest.fixture(scope="module")
+def faces_of_two():
+    """A source and a driving face, batch 2."""
+    rng = np.random.default_rng(0)
+    template, _ = ball_mesh()
+    images = jnp.asarray(rng.random((2, 2, SIZE, SIZE, 3)), jnp.float32)
+    return (
+        FaceInputs(image=images[0], vertices=crop_vertices(template, batch=2)),
+        FaceInputs(image=images[1], vertices=crop_vertices(template, yaw_deg=20.0, batch=2)),
+    )
+
+
+def test_released_sizes():
+    """Parameters of the released files; 9,440,256 of each belong to a block nothing uses."""
+    model = build_model("gdpw", guidance="both")
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert count_parameters(shapes["generator"]["params"]) == 141_883_134 - 9_440_256
+    assert count_parameters(shapes["discriminator"]["params"]) == 695_201
+    first = shapes["generator"]["params"]["encoder"]["down_1"]["conv"]["kernel"]
+    assert first.shape == (3, 3, 19, 32)
+    score = model.networks["discriminator"]
+    image = jnp.zeros((1, 256, 256, 3))
+    scores = jax.eval_shape(lambda v: score.apply(v, image, train=False), shapes["discriminator"])
+    assert scores[1.0].logits.shape == (1, 17, 17, 1)
+    assert [f.shape[1] for f in scores[1.0].features] == [128, 64, 32, 16]
+
+
+def test_warp_reproduces_the_mismatched_corner_rules():
+    """Values of the released code for a ramp 1..8 without motion (one row of the interior)."""
+    ramp = jnp.broadcast_to(jnp.arange(1.0, 9.0)[:, None, None], (1, 8, 8, 1))
+    warped = warp_by_flow(ramp, jnp.zeros((1, 8, 8, 2)), align_corners=False)[0, :, :, 0]
+    # From one end to the other; borders are halved, corners quartered.
+    expected = [0.5, 1.643, 2.786, 3.929, 5.071, 6.214, 7.357, 4.0]
+    np.testing.assert_allclose(warped[:, 3], expected, atol=1e-3)
+    np.testing.assert_allclose(warped[:, 0], np.array(expected) / 2, atol=1e-3)
+    agreeing = warp_by_flow(ramp, jnp.zeros((1, 8, 8, 2)), align_corners=True)
+    np.testing.assert_allclose(agreeing, ramp, atol=1e-5)
+
+
+def test_warp_reads_where_the_flow_points():
+    image = np.zeros((1, 16, 16, 1), np.float32)
+    image[0, 5, 9] = 1.0
+    # Pixel (row, column) reads (row + 2, column + 4).
+    flow = jnp.broadcast_to(jnp.asarray([4.0, 2.0]) * 2 / 15, (1, 16, 16, 2))
+    warped = warp_by_flow(jnp.asarray(image), flow, align_corners=True)[0, :, :, 0]
+    expected = np.zeros((16, 16))
+    expected[3, 5] = 1.0
+    np.testing.assert_allclose(warped, expected, atol=1e-5)
+
+
+def test_flow_head_predicts_pixels_of_the_doubled_grid():
+    head = FlowHead(3)
+    x = jnp.ones((1, 4, 6, 3))
+    variables = head.init(jax.random.key(0), x, train=False)
+    params = {"conv": {"kernel": jnp.zeros((3, 3, 3, 2)), "bias": jnp.asarray([3.0, -2.0])}}
+    assert jax.tree.structure(variables["params"]) == jax.tree.structure(params)
+    flow = head.apply({"params": params}, x, train=False)
+    assert flow.shape == (1, 8, 12, 2)
+    np.testing.assert_allclose(flow[0, 5, 7], [2 * 3.0 / 11, 2 * -2.0 / 7], rtol=1e-6)
+
+
+def test_guided_norm_is_batch_norm_modulated_by_the_map():
+    module = GuidedNorm(3, guidance_features=2, hidden_features=4, spectral_norm=False)
+    rng = np.random.default_rng(0)
+    x = rng.normal(2.0, 3.0, (2, 5, 5, 3)).astype(np.float32)
+    maps = rng.random((2, 5, 5, 2)).astype(np.float32)
+    variables = module.init(jax.random.key(0), x, maps, train=False)
+    assert "norm" not in variables["params"]  # no scale and bias of its own
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    params["gamma"]["bias"] = jnp.asarray([1.0, 0.0, -1.0])
+    params["beta"]["bias"] = jnp.asarray([0.5, 0.0, 2.0])
+    found, _ = module.apply(
+        variables | {"params": params}, x, maps, train=True, mutable=["batch_stats"]
+    )
+    flat = x.reshape(-1, 3).astype(np.float64)
+    normal = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
+    np.testing.assert_allclose(found, normal * [2, 1, 0] + [0.5, 0, 2], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "encoder_width", "guidance_width"),
+    [("geometry", 3, 2), ("codes", 7, 4), ("both", 7, 6), ("nmfc", 6, 3)],
+)
+def test_every_guidance_trains_from_meshes(
+    mesh, faces_of_two, guidance, encoder_width, guidance_width
+):
+    model = tiny_gdpw(mesh, guidance=guidance, generator={"num_levels": 3})
+    generator = model.networks["generator"]
+    variables = random_variables(model)["generator"]
+    params = variables["params"]
+    assert params["encoder"]["down_1"]["conv"]["kernel"].shape[2] == encoder_width
+    shared = params["decoder"]["level_4"]["spade"]["norm_0"]["shared"]["kernel"]
+    assert shared.shape[2] == guidance_width
+    assert ("codes" in params) == (guidance in ("codes", "both"))
+    source, driving = faces_of_two
+    collections = {key: tree for key, tree in variables.items() if key != "params"}
+
+    def loss(params):
+        meshes = model.guidance(source.vertices, driving.vertices)
+        assert isinstance(meshes, MeshPair)
+        frame, updated = generator.apply(
+            {"params": params, **collections},
+            source.image,
+            meshes,
+            train=True,
+            mutable=list(collections),
+        )
+        return jnp.abs(frame["prediction"] - driving.image).mean(), (frame, updated)
+
+    step = jax.value_and_grad(loss, has_aux=True)
+    (_, (frame, _)), gradients = jax.eval_shape(step, params)
+    assert frame["prediction"].shape == (2, SIZE, SIZE, 3)
+    assert [flow.shape[1:] for flow in frame["flows"]] == [(16, 16, 2), (32, 32, 2)]
+    assert [image.shape[1] for image in frame["warped_sources"]] == [16, 32]
+    assert jax.tree.structure(gradients) == jax.tree.structure(params)
+    if guidance != "both":
+        return  # numbers once: compiling a gradient takes long
+    (_, (frame, updated)), gradients = jax.jit(step)(params)
+    assert frame["prediction"].min() >= 0 and frame["prediction"].max() <= 1
+    np.testing.assert_array_equal(frame["warped_sources"][-1], frame["deformed"])
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), updated, collections)
+    assert min(jax.tree.leaves(moved)) > 0  # every statistic and singular vector
+    used = jax.tree.map(lambda g: float(jnp.abs(g).max()), gradients)
+    assert used["codes"] > 0
+    assert used["decoder"]["level_4"]["flow"]["conv"]["kernel"] > 0
+
+
+@pytest.fixture(scope="module")
+def both(mesh):
+    """The tiny system with both guidances, and its variables."""
+    model = tiny_gdpw(mesh, generator={"num_levels": 2}, alpha_blend=True)
+    return model, random_variables(model)
+
+
+def run(model, variables, source, driving):
+    def animate(variables, source, driving):
+        encoding = model.encode_source(variables, source)
+        motion = model.encode_driving(variables, driving)
+        return model.animate_frame(variables, encoding, motion, with_intermediates=True)
+
+    return jax.jit(animate)(variables, source, driving)
+
+
+def test_protocol_equals_the_generator_and_blends_by_alpha(both, faces_of_two):
+    model, variables = both
+    source, driving = faces_of_two
+    mesh_only = FaceInputs(vertices=driving.vertices)  # the driving image is not needed
+    frame = run(model, variables, source, mesh_only)
+    whole = jax.jit(
+        lambda v: model.networks["generator"].apply(
+            v["generator"],
+            source.image,
+            model.guidance(source.vertices, driving.vertices),
+            train=False,
+        )
+    )(variables)
+    np.testing.assert_allclose(frame.prediction, whole["prediction"], atol=1e-6)
+    extras = frame.intermediates
+    assert {"alpha", "deformed", "flows", "mesh_flow", "driving_codes"} <= set(extras)
+    # One source of batch 1 serves both frames.
+    first = jax.tree.map(lambda x: x[:1], source)
+    alone = run(model, variables, first, mesh_only)
+    np.testing.assert_allclose(alone.prediction[0], frame.prediction[0], atol=1e-5)
+    # The blend.
+    plain = tiny_gdpw(model.mesh.name, generator={"num_levels": 2})
+    rgb = run(plain, variables, source, mesh_only).prediction
+    alpha = extras["alpha"]
+    assert 0.05 < alpha.mean() < 0.95
+    expected = alpha * rgb + (1 - alpha) * extras["deformed"]
+    np.testing.assert_allclose(frame.prediction, expected, atol=1e-5)
+    assert np.abs(rgb - frame.prediction).max() > 0.05
+    # The residual of the small configs.
+    added = tiny_gdpw(model.mesh.name, generator={"num_levels": 2, "residual": True})
+    found = run(added, variables, source, mesh_only).prediction
+    expected = np.clip(extras["deformed"] + 2 * np.asarray(rgb) - 1, 0, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_plain_and_fast_and_bfloat16_agree(both, faces_of_two):
+    model, variables = both
+    source, driving = faces_of_two
+    arguments = model.arguments()
+    fast = run(model, variables, source, driving)
+    plain = ProgressiveWarping(**arguments | {"implementation": "plain"})
+    literal = run(plain, variables, source, driving)
+    np.testing.assert_allclose(fast.prediction, literal.prediction, atol=2e-5)
+    half = ProgressiveWarping(**arguments | {"dtype": "bfloat16"})
+    rounded = run(half, variables, source, driving)
+    assert rounded.prediction.dtype == jnp.float32
+    assert all(flow.dtype == jnp.float32 for flow in rounded.intermediates["flows"])
+    difference = np.abs(np.asarray(rounded.prediction) - fast.prediction)
+    # Eight bits of mantissa through a dozen layers, and a warped image of noise.
+    assert 1e-4 < difference.mean() < 0.03
+
+
+def test_single_scale_warps_every_level_by_one_flow(mesh, faces_of_two):
+    model = tiny_gdpw(mesh, single_scale=True)
+    variables = random_variables(model)
+    params = variables["generator"]["params"]["decoder"]
+    assert not any("flow" in params[f"level_{s}"] for s in (8, 4, 2))
+    assert set(params["displacement"]) == {"level_8", "spade", "flow"}  # stride 4 predicts
+    frame = run(model, variables, *faces_of_two)
+    (flow,) = frame.intermediates["flows"]
+    assert flow.shape == (2, SIZE, SIZE, 2)
+    (warped,) = frame.intermediates["warped_sources"]
+    np.testing.assert_allclose(
+        warped,
+        warp_by_flow(jnp.asarray(faces_of_two[0].image), flow, align_corners=False),
+        atol=1e-5,
+    )
+    shrunk = resize_flow(flow, SIZE // 4)
+    blocks = np.asarray(flow).reshape(2, SIZE // 4, 4, SIZE // 4, 4, 2)
+    np.testing.assert_allclose(shrunk, blocks.mean(axis=(2, 4)), atol=1e-6)
+
+
+def test_mesh_flow_moves_the_bottleneck_of_geometry_only(mesh):
+    """The first warp follows the mesh; codes have no displacement to give."""
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.random((1, SIZE, SIZE, 3)), jnp.float32)
+    flow = np.full((1, SIZE, SIZE, 2), 0.3, np.float32)
+    codes = rng.random((1, SIZE, SIZE, 4)).astype(np.float32)
+    for guidance, maps in (
+        ("geometry", GuidanceMaps(flow=flow)),
+        ("codes", GuidanceMaps(driving_codes=codes, source_codes=codes)),
+    ):
+        seen = {}
+        for warps in (True, False):
+            model = tiny_gdpw(
+                mesh, guidance=guidance, generator={"num_levels": 2, "bottleneck_warp": warps}
+            )
+            variables = random_variables(model)["generator"]
+            generator = model.networks["generator"]
+            apply = jax.jit(lambda v, g=generator, m=maps: g.apply(v, image, m, train=False))
+            seen[warps] = apply(variables)["prediction"]
+        # A zero flow resamples as well: the code's bottleneck is not the paper's.
+        assert np.abs(np.asarray(seen[True]) - seen[False]).max() > 1e-4, guidance
+
+
+def test_arguments_survive_json(both):
+    model, _ = both
+    copy = build_model("gdpw", **json.loads(json.dumps(model.arguments())))
+    assert copy.arguments() == model.arguments()
+    assert dict(copy.networks) == dict(model.networks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"guidance": "flow"}, ArgumentError, "guidance"),
+        ({"dtype": "float16"}, ArgumentError, "dtype"),
+        ({"num_codes": 0}, ArgumentError, "positive"),
+        ({"generator": {"mesh": "ict"}}, ConfigError, "mesh"),
+        ({"discriminator": {"scales": [1.0]}}, ConfigError, "strides"),
+    ],
+)
+def test_model_refuses_wrong_arguments(mesh, changes, error, message):
+    with pytest.raises(error, match=message):
+        tiny_gdpw(mesh, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator": {"num_levels": 7}},
+        {"single_scale": True, "generator": {"flow_stride": 16}},
+        {"alpha_blend": True, "generator": {"residual": True}},
+    ],
+)
+def test_generator_refuses_what_does_not_fit_together(mesh, changes):
+    model = tiny_gdpw(mesh, **changes)
+    with pytest.raises(ArgumentError, match=r"num_levels|flow_stride|residual"):
+        jax.eval_shape(model.init, jax.random.key(0))
+
+
+def test_missing_and_foreign_vertices_are_named(both, faces_of_two):
+    model, variables = both
+    source, driving = faces_of_two
+    with pytest.raises(ArgumentError, match="source face"):
+        model.encode_source(variables, source._replace(vertices=None))
+    with pytest.raises(ArgumentError, match="have vertices"):
+        model.encode_driving(variables, driving._replace(vertices=None))
+    with pytest.raises(ArgumentError, match="vertices of the source face"):
+        model.encode_source(variables, source._replace(vertices=jnp.zeros((2, 5, 3))))
+
+
+def test_panels_are_pictures(both, faces_of_two):
+    model, variables = both
+    pictures = jax.jit(model.panels)(variables, FramePair(*faces_of_two))
+    assert {"driving_codes", "mesh_flow", "flow", "deformed", "prediction"} <= set(pictures)
+    for name, picture in pictures.items():
+        assert picture.shape == (2, SIZE, SIZE, 3), name
+        assert picture.min() >= 0 and picture.max() <= 1, name
