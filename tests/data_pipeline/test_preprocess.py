@@ -187,7 +187,7 @@ def test_prepare_reuses_finished_clips(
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(staging, "_open_frames", refuse)
+    monkeypatch.setattr(staging, "open_frames", refuse)
     summary = prepare(videos, output)
     assert summary.reused == 7
     assert content_of(output / "records") == content_of(dataset / "records")
