@@ -19,7 +19,12 @@ from talking_heads_jax.media.image import IMAGE_SUFFIXES, read_image
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_side
 from talking_heads_jax.tracking import smoothing
 from talking_heads_jax.tracking.detection import FanLandmarker, Landmarker
-from talking_heads_jax.tracking.landmarks import Landmarks, outer_eye_distance, read_landmarks
+from talking_heads_jax.tracking.landmarks import (
+    INNER_51,
+    Landmarks,
+    outer_eye_distance,
+    read_landmarks,
+)
 from talking_heads_jax.tracking.observation import ObserveOptions, landmark_boxes, observe
 from talking_heads_jax.tracking.track import CAMERAS, WEAK_PERSPECTIVE, ClipTrack
 
@@ -35,6 +40,7 @@ STILL_FPS = 25.0  # of a photograph: it has no rate, and one frame needs none
 #: is noted: the landmarks or the model do not suit it.
 POOR_FIT = 0.1
 _FEWEST_POINTS = 6  # of a frame that can be fitted
+_SMALLEST_SPREAD_PX = 1.0  # of its points: a degenerate frame would fail the fit of a whole batch
 _HOW_TO_GET_LANDMARKS = (
     "no landmarks, so no pose and no coefficients: give --landmarks FILE (npz, MediaPipe's or "
     "OpenFace's csv), or register FAN's weights"
@@ -400,8 +406,12 @@ def _read_landmarks(options: TrackOptions, size: tuple[int, int]) -> Landmarks |
 
 
 def _fittable(track: ClipTrack) -> np.ndarray:
-    """(t,) bool: frames with enough visible points."""
-    return (track.visible[:, 17:] > 0).sum(1) >= _FEWEST_POINTS
+    """(t,) bool: frames with enough visible points, not all in one place."""
+    points = track.landmarks68_px[:, INNER_51]
+    seen = (track.visible[:, INNER_51] > 0) & np.isfinite(points).all(-1)
+    known = {"axis": 1, "where": seen[..., None]}
+    spread = points.max(**known, initial=-np.inf) - points.min(**known, initial=np.inf)
+    return (seen.sum(1) >= _FEWEST_POINTS) & (spread.max(1) > _SMALLEST_SPREAD_PX)
 
 
 def _with_fit(track: ClipTrack, fit: "FaceFit", name: str) -> ClipTrack:

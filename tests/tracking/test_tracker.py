@@ -282,6 +282,17 @@ def test_a_fit_is_used_again_from_the_track(fitted):
     )
 
 
+def test_landmarks_in_one_place_are_not_fitted():
+    """One such clip must not end the fit of the others in its batch."""
+    points = np.full((2, 68, 2), 40.0, np.float32)
+    points[1] += np.arange(136, dtype=np.float32).reshape(68, 2)
+    points[1, 20:] = np.nan
+    marks = Landmarks(points, np.ones(points.shape[:2], np.uint8))
+    frames = [np.full((256, 256, 3), 90, np.uint8)] * 2
+    track = track_frames(frames, fps=25.0, landmarks=marks)
+    assert track.has_landmarks and not track.fitted
+
+
 def test_workers_import_the_tracker_without_jax():
     command = (
         "import sys, talking_heads_jax.tracking.tracker, talking_heads_jax.tracking.motion_file;"
