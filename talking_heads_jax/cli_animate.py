@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from talking_heads_jax.cli_options import (
+    DETECTORS,
     RECIPES,
     add_limits,
     media_limits,
@@ -85,7 +86,7 @@ def _add_framing(verb: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--detector",
-        choices=("auto", "dlib", "cascade", "centre"),
+        choices=DETECTORS,
         default="auto",
         help="what finds faces without landmarks (auto: the first that is installed)",
     )

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
 #: `tracking.alignment.RECIPES`, whose import is too heavy for `--help`.
 RECIPES = ("prepare", "fomm_clip_box", "deca_224", "gdpw_256", "deep3d_224", "eg3d_512")
+#: Likewise `tracking.detection.DETECTORS`, and `morphable.registry.MORPHABLE_NAMES` with 'none'.
+DETECTORS = ("auto", "dlib", "cascade", "centre")
+MORPHABLES = ("procedural", "ict", "flame2020", "flame2023", "bfm09", "none")
 
 
 def positive(text: str) -> int:

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from talking_heads_jax.cli_options import (
+    DETECTORS,
+    MORPHABLES,
     RECIPES,
     add_limits,
     media_limits,
@@ -59,12 +61,12 @@ def _add_tracking(verb: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--morphable",
-        choices=("procedural", "ict", "flame2020", "flame2023", "bfm09", "none"),
+        choices=MORPHABLES,
         help="the face model that is fitted (procedural, built in); none: landmarks only",
     )
     group.add_argument(
         "--detector",
-        choices=("auto", "dlib", "cascade", "centre"),
+        choices=DETECTORS,
         help="what finds faces where no landmark file is given (auto: the first installed)",
     )
     group.add_argument("--recipe", choices=RECIPES, help="how crops lie about the face (prepare)")

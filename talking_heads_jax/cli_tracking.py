@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talking_heads_jax.cli_options import add_limits, media_limits, positive, use_compile_cache
+from talking_heads_jax.cli_options import (
+    DETECTORS,
+    MORPHABLES,
+    add_limits,
+    media_limits,
+    positive,
+    use_compile_cache,
+)
 from talking_heads_jax.errors import ArgumentError, check_file, one_line, requirement
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ def add_track(verbs: argparse._SubParsersAction) -> None:
     )
     face.add_argument(
         "--detector",
-        choices=("auto", "dlib", "cascade", "centre"),
+        choices=DETECTORS,
         default="auto",
         help="what finds its box (auto: the first that is installed)",
     )
@@ -58,7 +65,7 @@ def add_track(verbs: argparse._SubParsersAction) -> None:
     model = verb.add_argument_group("the face model")
     model.add_argument(
         "--morphable",
-        choices=("procedural", "ict", "flame2020", "flame2023", "bfm09", "none"),
+        choices=MORPHABLES,
         default="procedural",
         help="what is fitted (procedural: built in; the others are assets; none: landmarks only)",
     )
@@ -89,6 +96,7 @@ def add_track(verbs: argparse._SubParsersAction) -> None:
 
 
 def _track(arguments: argparse.Namespace) -> int:
+    _check_combinations(arguments)
     _check_outputs(arguments)
     use_compile_cache()
     from talking_heads_jax.tracking.tracker import track_file
@@ -128,14 +136,19 @@ def summary(quality: dict[str, Any], track: "ClipTrack") -> Iterator[str]:
     known = quality["landmark_source"]
     yield f"landmarks: {known}" + _jitter_text(quality)
     if track.fitted:
-        share = quality["reprojection_share"]
-        yield (
-            f"fit: {track.morphable}, {track.camera}; misses the landmarks by "
-            f"{quality['reprojection_px']:.2f} px, {100 * share:.1f} % of the outer eye corners' "
-            "distance (median)"
-        )
+        yield f"fit: {track.morphable}, {track.camera}" + _error_text(quality)
     for note in track.notes:
         yield f"note: {note}"
+
+
+def _error_text(quality: dict[str, Any]) -> str:
+    error, share = quality["reprojection_px"], quality["reprojection_share"]
+    if error is None:
+        return ""
+    text = f"; misses the landmarks by {error:.2f} px"
+    if share is not None:  # no frame may have both eye corners
+        text += f", {100 * share:.1f} % of the outer eye corners' distance"
+    return f"{text} (median)"
 
 
 def _jitter_text(quality: dict[str, Any]) -> str:
@@ -184,6 +197,22 @@ def _ict(arguments: argparse.Namespace) -> "MorphableModel | None":
     return model_from_file("ict", arguments.ict)
 
 
+def _check_combinations(arguments: argparse.Namespace) -> None:
+    """Raises for an option that another one would leave without effect."""
+    needs = (
+        ("--focal", arguments.focal, "--camera", arguments.camera, "perspective"),
+        ("--sigma", arguments.sigma, "--smooth", arguments.smooth, "gaussian"),
+        ("--min-cutoff", arguments.min_cutoff, "--smooth", arguments.smooth, "one-euro"),
+        (
+            *("--speed-coefficient", arguments.speed_coefficient),
+            *("--smooth", arguments.smooth, "one-euro"),
+        ),
+    )
+    for flag, value, other, given, wanted in needs:
+        if value is not None and given != wanted:
+            raise ArgumentError(requirement(flag, f"come with {other} {wanted}", given, "Add it."))
+
+
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """Raises before any work if a result could not be written, or would destroy an input."""
     endings = {"save": (".npz",), "overlay": (".mp4", *_IMAGES), "report": (".json",)}
@@ -197,6 +226,9 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         if not path.absolute().parent.is_dir():
             remedy = "Create the folder first."
             raise ArgumentError(requirement(f"--{name}", "lie in an existing folder", path, remedy))
+        if path.is_dir():
+            remedy = "Give another name."
+            raise ArgumentError(requirement(f"--{name}", "be a file", f"folder {path}", remedy))
         inputs = (arguments.clip, arguments.landmarks, arguments.ict)
         if any(file and file.exists() and path.exists() and path.samefile(file) for file in inputs):
             raise ArgumentError(

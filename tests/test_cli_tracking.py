@@ -6,14 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talking_heads_jax.cli import main
-from talking_heads_jax.media.image import read_image, write_image
+from talking_heads_jax import cli_options, cli_tracking
+from talking_heads_jax.cli import build_parser, main
+from talking_heads_jax.cli_tracking import summary
+from talking_heads_jax.media.image import IMAGE_SUFFIXES, read_image, write_image
 from talking_heads_jax.media.video import VideoReader
+from talking_heads_jax.morphable.registry import MORPHABLE_NAMES
 from talking_heads_jax.tracking import tracker
+from talking_heads_jax.tracking.detection import DETECTORS
 from talking_heads_jax.tracking.motion_file import load_motion
-from talking_heads_jax.tracking.tracker import TrackOptions
+from talking_heads_jax.tracking.track import CAMERAS
+from talking_heads_jax.tracking.tracker import LANDMARKERS, NO_MODEL, SMOOTHINGS, TrackOptions
 from tests.media.video_files import write_clip
 from tests.tracking.scenes import RED, face_points, scene
+from tests.tracking.test_track import fitted_track
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ def test_options_arrive(clip, monkeypatch):
     assert calls[0][:2] == (Path(clip), TrackOptions())
     flags = ["--detector", "centre", "--box", 1, 2, 3.5, 4, "--detect-every", 7, "--camera"]
     flags += ["perspective", "--smooth", "one-euro", "--min-cutoff", 3, "--speed-coefficient", 4]
-    flags += ["--sigma", 2, "--landmarker", "none", "--morphable", "flame2020", "--max-pixels", 99]
+    flags += ["--landmarker", "none", "--morphable", "flame2020", "--max-pixels", 99]
     assert track(clip, *flags) == 130
     assert calls[1][1] == TrackOptions(
         detector="centre",
@@ -88,11 +94,14 @@ def test_options_arrive(clip, monkeypatch):
         smooth="one_euro",
         min_cutoff_hz=3.0,
         speed_coefficient=4.0,
-        sigma_frames=2.0,
         landmarker="none",
         morphable="flame2020",
     )
     assert calls[1][2]["limits"].max_pixels == 99
+    flags = ["--smooth", "gaussian", "--sigma", 2, "--camera", "perspective", "--focal", 800]
+    assert track(clip, *flags) == 130
+    options = calls[2][1]
+    assert (options.smooth, options.sigma_frames, options.fit.focal_px) == ("gaussian", 2.0, 800.0)
 
 
 @pytest.mark.parametrize(
@@ -109,16 +118,48 @@ def test_options_arrive(clip, monkeypatch):
         ["--box", "5", "5", "5", "9"],
         ["--landmarker", "fan"],
         ["--smooth", "gaussian", "--sigma", "-1", "--landmarks", "marks.npz"],
+        ["--sigma", "2"],
+        ["--smooth", "gaussian", "--min-cutoff", "1"],
+        ["--focal", "900"],
+        ["--detect-every", "5000"],
+        ["--save", "folder.npz"],
     ],
     ids=" ".join,
 )
 def test_mistakes_are_one_line_and_status_2(clip, flags, monkeypatch, capsys):
     monkeypatch.chdir(clip.parent)
+    (clip.parent / "folder.npz").mkdir()
     files = sorted(clip.parent.iterdir())
     assert track(clip, *flags) == 2
     complaint = capsys.readouterr().err
     assert complaint.startswith("error: ") and complaint.count("\n") == 1
+    assert len(complaint) < 500
     assert sorted(clip.parent.iterdir()) == files
+
+
+def test_every_choice_of_the_library_is_one_of_the_command():
+    """The command names them itself: the library is too heavy for `--help`."""
+    assert cli_options.DETECTORS == DETECTORS
+    assert (*MORPHABLE_NAMES, NO_MODEL) == cli_options.MORPHABLES
+    choices = {"landmarker": LANDMARKERS, "camera": CAMERAS}
+    choices["smooth"] = [name.replace("_", "-") for name in SMOOTHINGS]
+    for option, names in choices.items():
+        for name in names:
+            arguments = build_parser().parse_args(["track", "a.mp4", f"--{option}", name])
+            assert getattr(arguments, option) == name
+    assert cli_tracking._IMAGES == IMAGE_SUFFIXES
+
+
+def test_summary_says_what_is_known_of_a_fit():
+    fit = fitted_track()
+    said = list(summary({"file": "a.mp4", **fit.quality()}, fit))
+    assert said[3].endswith("by 0.60 px, 2.0 % of the outer eye corners' distance (median)")
+    fit.landmarks68_px[:, 36] = np.nan  # no frame has both corners
+    said = list(summary({"file": "a.mp4", **fit.quality()}, fit))
+    assert said[3].endswith("by 0.60 px (median)")
+    fit.reprojection_px[:] = np.nan
+    said = list(summary({"file": "a.mp4", **fit.quality()}, fit))
+    assert said[3] == "fit: procedural, weak_perspective"
 
 
 def test_files_that_are_no_clips_are_one_line(tmp_path, capsys):

@@ -155,7 +155,9 @@ def staged_row(folder: Path) -> dict[str, Any] | None:
         return None
     clip_id = report.get("clip_id")
     named = isinstance(clip_id, str) and staged_folder(folder.parent, clip_id) == folder
-    return report if named else None
+    # An earlier version kept the frames under another name: those are staged again.
+    whole = report.get("status") != PRESENT or (folder / f"{_IMAGE}{_STREAM}").is_file()
+    return report if named and whole else None
 
 
 def staged_examples(

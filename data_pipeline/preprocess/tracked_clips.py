@@ -125,7 +125,7 @@ def stage_tracked(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
             "crop_size": options.size,
             "fields": sorted(fields.names),
             "shapes": fields.shapes,
-            "warnings": [*warnings, *fields.notes],
+            "warnings": warnings,
         }
         stage.finish(row, arrays)
     return row
@@ -232,6 +232,8 @@ def _followed(
             readable = [index for index, _ in open_frames(job, [])[0]]
             landmarks = _rows(landmarks, np.array(readable))
         if last is not None:
+            if not job.source.images:
+                _check_stated_count(job, landmarks)
             landmarks = _rows(landmarks, np.arange(min(last, len(landmarks.points_px))))
     track = track_frames(
         frames,
@@ -246,6 +248,13 @@ def _followed(
     if job.track.morphable == NO_MODEL or not track.has_landmarks:
         return track
     return _fitted_shot(track, job.track)
+
+
+def _check_stated_count(job: StageJob, landmarks: Landmarks) -> None:
+    """Raises for landmarks of another clip where only a video's beginning is decoded."""
+    *_, stated = open_frames(job, [])
+    if stated is not None:
+        check_landmark_count(job, landmarks, stated)
 
 
 def _fitted_shot(track: ClipTrack, request: TrackRequest) -> ClipTrack:

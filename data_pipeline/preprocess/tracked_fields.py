@@ -13,6 +13,7 @@ import numpy as np
 from data_pipeline.preprocess.track_request import PARSING_ASSET, TrackRequest
 from data_pipeline.records import round_for_storage
 from data_pipeline.schema import FIELDS
+from talking_heads_jax.errors import AssetNotFoundError
 from talking_heads_jax.media.image import encode_image
 from talking_heads_jax.morphable.parts import PARTS
 from talking_heads_jax.tracking.alignment import Alignment, align_clip, alignment_from_box
@@ -65,11 +66,7 @@ def clip_alignments(
 
 
 class FieldMaker:
-    """The tracked fields of one clip's records.
-
-    Attributes:
-      notes: what could not be written, and why.
-    """
+    """The tracked fields of one clip's records."""
 
     def __init__(
         self, request: TrackRequest, track: ClipTrack, alignments: Sequence[Alignment]
@@ -81,7 +78,6 @@ class FieldMaker:
           track: of the frames that are kept.
           alignments: their crops.
         """
-        self.notes: list[str] = []
         self._track, self._alignments = track, tuple(alignments)
         self._size = alignments[0].size
         self._model = load_model(request.morphable) if track.fitted else None
@@ -237,12 +233,20 @@ def _mean_landmarks(model: Any) -> np.ndarray:
     return np.asarray(landmarks)[0] * model.centimetres_per_unit
 
 
-@functools.lru_cache(maxsize=1)
 def load_landmarker() -> Any:
     """FAN, kept for the clips that follow; None where its weights are not registered."""
+    try:
+        return _fan()
+    except AssetNotFoundError:
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _fan() -> Any:
+    # Its absence is raised, and so not kept: weights may be registered in the same session.
     from talking_heads_jax.tracking.tracker import find_landmarker
 
-    return find_landmarker("auto")
+    return find_landmarker("fan")
 
 
 @functools.lru_cache(maxsize=1)

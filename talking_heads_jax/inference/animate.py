@@ -319,7 +319,8 @@ def _animate_by_video(
     animator.set_source(scene.framing.crop(scene.portrait), pose_deg=options.pose)
     rest = None
     if options.relative:
-        rest = _rest_frame(options, reader.frame_count, note)
+        sizes = scene.portrait.shape[:2], reader.size
+        rest = _rest_frame(options, *sizes, reader.frame_count, note)
         first = framing.crop(frame_at(driving, rest, limits), rest)
         animator.set_initial(first, adapt_scale=options.adapt_scale)
         note(_scale_note(animator) if options.adapt_scale else None)
@@ -345,7 +346,7 @@ def _animate_by_motion(
     options: AnimateOptions,
     note: Callable[[str | None], None],
 ) -> AnimateResult:
-    for name in ("side_by_side", "keypoints"):
+    for name in ("side_by_side", "keypoints", "adapt_scale", "driving_landmarks", "driving_box"):
         if getattr(options, name):
             raise ArgumentError(
                 requirement(name, "be used with a driving video", driving.name, "Leave it out.")
@@ -465,23 +466,30 @@ def _with_settings(model: TalkingHead, options: AnimateOptions) -> TalkingHead:
 
 
 def _rest_frame(
-    options: AnimateOptions, frame_count: int | None, note: Callable[[str], None]
+    options: AnimateOptions,
+    source_size: tuple[int, int],
+    driving_size: tuple[int, int],
+    frame_count: int | None,
+    note: Callable[[str], None],
 ) -> int:
     """Number of the driving frame that counts as rest."""
     if options.best_frame == OFF:
         return 0
     if options.best_frame != AUTO:
         return int(options.best_frame)
-    if options.source_landmarks is None or options.driving_landmarks is None:
+    given = {"the source": options.source_landmarks, "the driving clip": options.driving_landmarks}
+    missing = " and ".join(name for name, path in given.items() if path is None)
+    if missing:
         note(
-            "best frame: no landmarks given, so motion is relative to the first driving frame "
-            "(give source and driving landmarks, or the number of a frame with a similar pose)"
+            f"best frame: no landmarks of {missing}, so motion is relative to the first driving "
+            "frame (give both files' landmarks, or the number of a frame with a similar pose)"
         )
         return 0
-    landmarks = read_landmarks(options.driving_landmarks).points_px
+    landmarks = read_landmarks(options.driving_landmarks, frame_size=driving_size).points_px
     if frame_count is not None and frame_count != len(landmarks):
         note(f"best frame: {len(landmarks)} rows of landmarks for a clip of {frame_count} frames")
-    chosen = best_frame(read_landmarks(options.source_landmarks).points_px[0], landmarks)
+    face = read_landmarks(options.source_landmarks, frame_size=source_size).points_px[0]
+    chosen = best_frame(face, landmarks)
     note(f"best frame: driving frame {chosen} is most like the source")
     return chosen
 

@@ -14,7 +14,7 @@ from talking_heads_jax.errors import ArgumentError, requirement
 from talking_heads_jax.inference.animator import POSE_EDITOR, check_pose_editor
 from talking_heads_jax.models.base import TalkingHead
 from talking_heads_jax.models.registry import list_models, model_class
-from talking_heads_jax.tracking.motion_file import SUFFIX
+from talking_heads_jax.tracking.motion_file import MAX_FRAMES, SUFFIX
 from talking_heads_jax.tracking.track import ClipTrack
 
 #: What a motion file holds of `TalkingHead.required_inputs`.
@@ -93,7 +93,8 @@ def pose_motion(
       The motion.
 
     Raises:
-      ArgumentError: no frame has angles, or the rest frame is not there or has none.
+      ArgumentError: no frame has angles, or the rest frame is not there or has none; or the times
+        and the rate of an unevenly timed clip ask for too many frames.
     """
     known = np.isfinite(track.angles).all(-1)
     if not known.any():
@@ -123,6 +124,15 @@ def pose_motion(
     if not known.all():
         notes.append(f"motion: {np.sum(~known)} of {len(track)} frames have no face: held still")
     if track.variable_frame_rate:
+        if (track.time_s[-1] - track.time_s[0]) * track.fps > MAX_FRAMES:
+            raise ArgumentError(
+                requirement(
+                    "the motion file",
+                    f"be of at most {MAX_FRAMES} evenly spaced frames",
+                    f"{track.fps:g} a second up to second {track.time_s[-1]:.0f}",
+                    "Track the clip again, or a part of it.",
+                )
+            )
         times = np.arange(track.time_s[0], track.time_s[-1] + 0.5 / track.fps, 1 / track.fps)
         angles = np.stack([np.interp(times, track.time_s, angle) for angle in angles.T], axis=-1)
         notes.append(f"motion: frames at uneven times, interpolated to {track.fps:g} frames/s")

@@ -184,7 +184,7 @@ def find_framing(
             return _middle(what, size, resolution)
         read_landmarks(options.landmarks, frame_size=size)  # a wrong file is an error all the same
         return _middle(what, size, resolution, "of the model's size, so not cropped by landmarks")
-    finder, track = _look(path, size, options, limits)
+    finder, track = _look(what, path, size, options, limits)
     if track is None or not track.face.any():
         why = "no face was found" if track is not None else finder
         return _middle(what, size, resolution, why)
@@ -205,7 +205,7 @@ def _middle(what: str, size: tuple[int, int], resolution: int, why: str = "") ->
 
 
 def _look(
-    path: Path, size: tuple[int, int], options: FramingOptions, limits: MediaLimits
+    what: str, path: Path, size: tuple[int, int], options: FramingOptions, limits: MediaLimits
 ) -> tuple[str, ClipTrack | None]:
     """Who found the face, or why nobody looked; and what is known of it in every frame."""
     landmarks = landmarker = None
@@ -219,7 +219,7 @@ def _look(
         finder = f"the detector '{detector.name}'"
         if not RECIPES[options.recipe].clip_wise:
             landmarker = find_landmarker("auto")
-            _check_landmarker(landmarker, options.recipe)
+            _check_landmarker(landmarker, what, options.recipe)
     with open_clip(path, limits) as clip:
         track = observe(
             clip.frames(),
@@ -340,12 +340,12 @@ def _union_side(extents: np.ndarray) -> float:
     return float((np.nanmax(extents[:, 2:], axis=0) - np.nanmin(extents[:, :2], axis=0)).max())
 
 
-def _check_landmarker(landmarker: Landmarker | None, recipe: str) -> None:
+def _check_landmarker(landmarker: Landmarker | None, what: str, recipe: str) -> None:
     if landmarker is None:
         raise ArgumentError(
             requirement(
                 f"the recipe {recipe}",
-                "be given landmarks",
+                f"be given landmarks of the {what}",
                 "none",
                 "Give a landmark file, register FAN's weights, or choose the recipe prepare.",
             )

@@ -8,6 +8,8 @@ import numpy as np
 
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
 from talking_heads_jax.tracking.crop_map import Alignment, alignment_from_box
+from talking_heads_jax.tracking.detection import FaceBox
+from talking_heads_jax.tracking.following import overlap
 
 Box = tuple[float, float, float, float]
 
@@ -154,23 +156,16 @@ def tube_segments(
     segments, start = [], None
     for index, box in enumerate(boxes):
         known = bool(np.isfinite(box).all())
-        if start is not None and not (known and _overlap(boxes[start], box) >= smallest_overlap):
-            segments.append((start, index))
-            start = None
+        if start is not None:
+            shared = overlap(FaceBox(*boxes[start]), FaceBox(*box)) if known else 0.0
+            if not known or shared < smallest_overlap:
+                segments.append((start, index))
+                start = None
         if start is None and known:
             start = index
     if start is not None:
         segments.append((start, len(boxes)))
     return tuple(segments)
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
-    common = float(np.prod(np.maximum(high - low, 0)))
-    areas = [float(np.prod(np.maximum(box[2:] - box[:2], 0))) for box in (first, second)]
-    union = sum(areas) - common
-    return common / union if union > 0 else 0.0
 
 
 def _check_any(what: str, count: int) -> None:

@@ -27,9 +27,6 @@ _FARTHEST_PX = 1e7  # of a landmark: beyond it is a mistake, and squares of it l
 DECA_LANDMARK_SCALE = 1.1
 #: Side of DECA's crop over that.
 DECA_SCALE = 1.25
-#: Pixel of the crop on which the far side of DECA's box falls, for a crop of 224: the GDPW authors'
-#: fork of DECA. Upstream DECA maps it to 223.
-DECA_ANCHOR, DECA_ANCHOR_UPSTREAM = 224, 223
 #: Side of GDPW's final crop over the same, and the share of it that lies above the centre.
 GDPW_SCALE, GDPW_ABOVE = 1.35, 0.6
 

@@ -21,6 +21,7 @@ from talking_heads_jax.tracking.fit_model import (
     landmark_model,
     posed_landmarks,
 )
+from talking_heads_jax.tracking.landmarks import OUTER_EYE_CORNERS
 from talking_heads_jax.tracking.track import PERSPECTIVE
 from talking_heads_jax.typing import Array
 
@@ -28,7 +29,6 @@ from talking_heads_jax.typing import Array
 LENGTHS = (1, 4, 16, 32, 64, 96, 128, 192, 256, 320, 384, 512)
 # Vertices of so many frames are computed at a time.
 _FRAMES_AT_ONCE = 16
-_OUTER_EYE_CORNERS = (36, 45)
 
 
 class FaceFit(NamedTuple):
@@ -163,7 +163,7 @@ def padded_count(times: int) -> int:
 
 
 def _with_padding(values: np.ndarray) -> np.ndarray:
-    """Frames (t *), the last one repeated up to `_padded`."""
+    """Frames (t *), the last one repeated up to `padded_count`."""
     more = padded_count(len(values)) - len(values)
     return np.pad(values, ((0, more), *((0, 0),) * (values.ndim - 1)), mode="edge")
 
@@ -189,7 +189,7 @@ def eye_distance_cm(model: MorphableModel) -> float:
     Args:
       model: with landmarks.
     """
-    parts, skeleton = landmark_model(model, np.array(_OUTER_EYE_CORNERS))
+    parts, skeleton = landmark_model(model, np.array(OUTER_EYE_CORNERS))
     rest = np.zeros((1, model.num_shape + model.num_expression), np.float32)
     joints = np.zeros((1, len(skeleton.free), 3), np.float32)
     corners = np.asarray(_landmark_points(parts, rest, joints, skeleton=skeleton))[0]

@@ -41,7 +41,7 @@ _SIZE_RANGE = 4.0
 
 
 class Solution(NamedTuple):
-    """What `solve_clip` returns.
+    """What a clip's optimisation ends with.
 
     Attributes:
       unknowns: the best found.

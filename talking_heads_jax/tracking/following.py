@@ -130,17 +130,19 @@ def fill_boxes(
       (t 4) float32 x0 y0 x1 y1; NaN without a face.
     """
     boxes = np.full((count, 4), np.nan, np.float32)
+    looked = np.array(sorted(looks), np.int64)
     for start, stop in segments:
-        frames = np.array(sorted(frame for frame in looks if start <= frame < stop), np.int64)
-        if not len(frames):
-            continue
-        found = np.array([looks[frame] is not None for frame in frames])
+        frames = looked[slice(*np.searchsorted(looked, (start, stop)))]
+        found = np.array([looks[frame] is not None for frame in frames], bool)
         if not found.any():
             continue
         every = np.arange(start, stop)
         known = frames[found]
         sides = np.array([looks[frame][:4] for frame in known])
         filled = np.stack([np.interp(every, known, sides[:, side]) for side in range(4)], axis=1)
-        nearest = np.abs(every[:, None] - frames).argmin(1)
+        after = np.searchsorted(frames, every).clip(max=len(frames) - 1)
+        before = (after - 1).clip(0)
+        nearer = np.abs(every - frames[before]) <= np.abs(frames[after] - every)
+        nearest = np.where(nearer, before, after)
         boxes[start:stop] = np.where(found[nearest][:, None], filled, np.nan)
     return boxes

@@ -31,6 +31,7 @@ from talking_heads_jax.tracking.landmarks import (
 )
 
 _MAX_LINE = 2**18  # characters; a thousand columns of numbers are less than a tenth
+_MAX_ROWS = 2 * MAX_FRAMES  # of several faces; OpenFace's are 5 kB each
 _MAX_COLUMNS = 8192  # OpenFace writes up to about 700, MediaPipe 1434
 _UNITS = {"px": False, "normalised": True, "normalized": True}
 _NORMALISED = (-1.0, 2.0)  # shares of the frame; a face may lie partly outside it
@@ -113,7 +114,9 @@ def _rows(
     if missing:
         raise _unlike(path, f"have a column {missing[0]}", ", ".join(header[:8]))
     columns = np.array([places[name] for name in wanted])
-    for row in csv.reader(lines):
+    for number, row in enumerate(csv.reader(lines)):
+        if number >= _MAX_ROWS:
+            raise _unlike(path, f"have at most {_MAX_ROWS} rows", "more")
         if not row:
             continue
         if len(row) != len(header):
@@ -177,6 +180,9 @@ def _openface(path: Path, lines: _Lines, header: list[str]) -> Landmarks:
         index = 0 if still else _frame_number(path, lines, values["frame"], 1)
         found = values.get("success", 1.0) == 1.0
         face = faces.setdefault(values.get("face_id", values.get("face", 0.0)), {})
+        if index in face:
+            got = f"frame {index} twice (line {lines.number})"
+            raise _unlike(path, "hold each face once in a frame", got)
         face[index] = points if found else np.full_like(points, np.nan)
     notes: tuple[str, ...] = ()
     if len(faces) > 1:

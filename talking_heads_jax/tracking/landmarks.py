@@ -20,6 +20,7 @@ __all__ = [
     "LANDMARK_MIRROR",
     "MEDIAPIPE_68",
     "NUM_MEDIAPIPE",
+    "OUTER_EYE_CORNERS",
     "Landmarks",
     "outer_eye_distance",
     "read_landmarks",
@@ -29,7 +30,7 @@ __all__ = [
 #: from the front, FAN's the outline in the image.
 JAW_17 = slice(0, 17)
 INNER_51 = slice(17, 68)  # everything else: brows, nose, eyes, mouth
-_OUTER_EYE_CORNERS = (36, 45)
+OUTER_EYE_CORNERS = (36, 45)
 
 NUM_MEDIAPIPE = 478
 #: (68,) the MediaPipe face-mesh point that stands for each landmark; chosen by looking at frames.
@@ -78,12 +79,12 @@ def outer_eye_distance(points_px: np.ndarray) -> float:
       points_px: (t 68 2) or (68 2); frames without a face are NaN.
 
     Returns:
-      The median over the frames, pixels; NaN without a frame that has both corners.
+      The median over the frames, pixels; NaN without a frame that has both corners apart.
     """
     points = np.asarray(points_px, np.float64).reshape(-1, NUM_LANDMARKS, 2)
-    first, second = (points[:, corner] for corner in _OUTER_EYE_CORNERS)
+    first, second = (points[:, corner] for corner in OUTER_EYE_CORNERS)
     distances = np.linalg.norm(first - second, axis=-1)
-    distances = distances[np.isfinite(distances)]
+    distances = distances[np.isfinite(distances) & (distances > 0)]
     return float(np.median(distances)) if len(distances) else float("nan")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from talking_heads_jax.errors import MediaError, check_choice, requirement
+from talking_heads_jax.errors import ArgumentError, MediaError, check_choice, requirement
 from talking_heads_jax.tracking.cuts import CutFinder
 from talking_heads_jax.tracking.detection import (
     DETECTORS,
@@ -27,13 +27,15 @@ from talking_heads_jax.tracking.track import (
     landmark_jitter,
 )
 
-#: A frame with a smaller share of the inner landmarks inside it is one without a face.
+#: A frame with a smaller share of its inner landmarks inside it is one without a face.
 LEAST_INSIDE = 0.5
 # Landmarks reach from the brows to the chin, a detector's box takes in some of the forehead.
 _FOREHEAD = 0.2
 # After a look in vain the next frames are looked at too: detectors miss a face now and then.
 _SECOND_LOOKS = 2
+_FEWEST_STEADY = 10  # landmarks that say how large a face is: one eye's six are no measure
 _SHOWN = 8  # frame numbers in a note
+_FARTHEST_LOOKS = 1000  # frames apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +57,16 @@ class ObserveOptions:
         """Checks the values.
 
         Raises:
-          ArgumentError: a detector that is not known, or a distance below 1.
+          ArgumentError: a detector that is not known, an empty box, a distance out of range.
         """
         check_choice("the detector", self.detector, DETECTORS)
-        check_choice("detect_every", self.detect_every, range(1, 1001))
+        if self.box is not None:
+            FixedBox(self.box)
+        if not 1 <= self.detect_every <= _FARTHEST_LOOKS:
+            constraint = f"be 1 to {_FARTHEST_LOOKS} frames"
+            raise ArgumentError(
+                requirement("detect_every", constraint, self.detect_every, "Look more often.")
+            )
 
 
 def observe(
@@ -116,7 +124,7 @@ def observe(
         source = NO_LANDMARKS if landmarker is None else landmarker.source
     points_px, visible_here = _inside(points_px, visible_here, size, notes)
     boxes = landmark_boxes(points_px)
-    measured = boxes
+    measured = _steady_boxes(points_px)
     if search is not None and landmarker is None:
         measured = search.boxes(count)
     segments = cuts.segments(measured)
@@ -203,7 +211,7 @@ class _Search:
         self._follower = FaceFollower()
         self._current: FaceBox | None = None
         self._missed = 0  # looks in vain since the last with success
-        self._last_seen = -1
+        self._last_seen = -1  # in this shot; else the frame before it
         self._points: list[np.ndarray] = []
         self._visible: list[np.ndarray] = []
         self.looks: dict[int, FaceBox | None] = {}
@@ -218,7 +226,7 @@ class _Search:
         if new_shot:
             self._give_up_doubtful()
             self._follower.forget()
-            self._current, self._missed = None, 0
+            self._current, self._missed, self._last_seen = None, 0, index - 1
         if index % self._every == 0 or new_shot or 0 < self._missed <= _SECOND_LOOKS:
             self._detect(index, frame)
         if self._landmarker is None:
@@ -339,7 +347,7 @@ def _inside(
     with np.errstate(invalid="ignore"):
         inside = known & (points_px >= 0).all(-1) & (points_px <= (width, height)).all(-1)
     visible = (visible.astype(bool) & inside).astype(np.uint8)
-    share = inside[:, INNER_51].mean(1)
+    share = inside[:, INNER_51].sum(1) / np.maximum(known[:, INNER_51].sum(1), 1)
     gone = known.any(1) & (share < LEAST_INSIDE)
     partly = np.flatnonzero(known.any(1) & ~gone & (share < 1))
     if gone.any():
@@ -349,6 +357,14 @@ def _inside(
         notes.append(f"the face reaches out of {len(partly)} frames ({_listed(partly)})")
     points_px = np.where(gone[:, None, None], np.float32(np.nan), points_px)
     return points_px, np.where(gone[:, None], np.uint8(0), visible)
+
+
+def _steady_boxes(points_px: np.ndarray) -> np.ndarray:
+    """(t 4) boxes around the points that every face has: one that comes and goes is no jump."""
+    known = np.isfinite(points_px).all(-1)
+    always = known[known.any(1)].all(0)
+    always &= always.sum() >= _FEWEST_STEADY
+    return landmark_boxes(np.where(always[:, None], points_px, np.float32(np.nan)))
 
 
 def _clip_notes(

@@ -21,6 +21,7 @@ SPEED_COEFFICIENT = 6.0
 #: Hz, of the low-pass that the speed itself goes through (Casiez et al. use 1).
 SPEED_CUTOFF_HZ = 1.0
 GAUSSIAN_REACH = 3.0  # standard deviations; what lies beyond weighs 1 % of the nearest frame
+_SAME_TIME = 1e-6  # frames: neighbours that far on both sides are in or out together
 
 
 def frame_times(count: int, fps: float, time_s: np.ndarray | None) -> np.ndarray:
@@ -98,8 +99,8 @@ def one_euro(
         ("speed_cutoff_hz", speed_cutoff_hz),
         ("scale", scale),
     ):
-        _check(what, number, positive=True)
-    _check("speed_coefficient", speed_coefficient, positive=False)
+        check_number(what, number, positive=True)
+    check_number("speed_coefficient", speed_coefficient, positive=False)
     flat = values.reshape(len(values), -1)
     times = frame_times(len(values), fps, time_s)
     cutoffs = (min_cutoff_hz, speed_coefficient / scale, speed_cutoff_hz)
@@ -140,12 +141,12 @@ def gaussian(
       ArgumentError: for a negative standard deviation.
     """
     values = np.asarray(values, np.float64)
-    _check("sigma_frames", sigma_frames, positive=False)
+    check_number("sigma_frames", sigma_frames, positive=False)
     if sigma_frames == 0:
         return values.copy()
     flat = values.reshape(len(values), -1)
     frames = frame_times(len(values), fps, time_s) * fps
-    reach = GAUSSIAN_REACH * sigma_frames
+    reach = GAUSSIAN_REACH * sigma_frames + _SAME_TIME
     known = np.isfinite(flat)
     filled = np.where(known, flat, 0.0)
     smooth = flat.copy()
@@ -237,7 +238,17 @@ def _share(cutoff_hz: np.ndarray | float, step_s: float) -> np.ndarray | float:
     return turn / (turn + 1)
 
 
-def _check(what: str, number: float, *, positive: bool) -> None:
+def check_number(what: str, number: float, *, positive: bool) -> None:
+    """Raises unless a filter's number is in its range.
+
+    Args:
+      what: its name.
+      number: finite, not negative.
+      positive: whether 0 is refused too.
+
+    Raises:
+      ArgumentError: it is not.
+    """
     if not np.isfinite(number) or number < 0 or (positive and number == 0):
         raise ArgumentError(
             requirement(what, "be positive" if positive else "be 0 or more", number, "Change it.")

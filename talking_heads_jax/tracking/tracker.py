@@ -19,6 +19,7 @@ from talking_heads_jax.media.image import IMAGE_SUFFIXES, read_image
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_side
 from talking_heads_jax.tracking import smoothing
 from talking_heads_jax.tracking.detection import FanLandmarker, Landmarker
+from talking_heads_jax.tracking.fit_input import FEWEST_POINTS
 from talking_heads_jax.tracking.landmarks import (
     INNER_51,
     Landmarks,
@@ -39,8 +40,8 @@ STILL_FPS = 25.0  # of a photograph: it has no rate, and one frame needs none
 #: A clip whose fit misses the landmarks by more than this share of the outer eye corners' distance
 #: is noted: the landmarks or the model do not suit it.
 POOR_FIT = 0.1
-_FEWEST_POINTS = 6  # of a frame that can be fitted
-_SMALLEST_SPREAD_PX = 1.0  # of its points: a degenerate frame would fail the fit of a whole batch
+#: Pixels that the points of a frame must be apart: degenerate frames would fail a whole batch.
+_SMALLEST_SPREAD_PX = 1.0
 _HOW_TO_GET_LANDMARKS = (
     "no landmarks, so no pose and no coefficients: give --landmarks FILE (npz, MediaPipe's or "
     "OpenFace's csv), or register FAN's weights"
@@ -82,14 +83,17 @@ class TrackOptions:
     sigma_frames: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the words; numbers are checked where they are used.
+        """Checks the words and numbers: a clip is not read in vain.
 
         Raises:
-          ArgumentError: one that is not known.
+          ArgumentError: a word that is not known, or a number out of its range.
         """
         check_choice("the landmarker", self.landmarker, LANDMARKERS)
         check_choice("the camera", self.camera, CAMERAS)
         check_choice("the smoothing", self.smooth, SMOOTHINGS)
+        smoothing.check_number("min_cutoff_hz", self.min_cutoff_hz, positive=True)
+        smoothing.check_number("speed_coefficient", self.speed_coefficient, positive=False)
+        smoothing.check_number("sigma_frames", self.sigma_frames, positive=False)
         self.observing()
 
     def observing(self) -> ObserveOptions:
@@ -171,6 +175,8 @@ def track_frames(
         landmarks = read_landmarks(options.landmarks)
     if landmarks is None and landmarker is None:
         landmarker = find_landmarker(options.landmarker)
+    if landmarks is not None or landmarker is not None:  # a missing model is told at once
+        model = _model(options, model)
     track = observe(
         frames,
         fps=fps,
@@ -283,23 +289,23 @@ def fit_tracks(
     """
     if options.morphable == NO_MODEL:
         return list(tracks)
-    from talking_heads_jax.morphable.registry import load_morphable
     from talking_heads_jax.tracking.fitting import FitOptions, fit_clips
 
     finished = list(tracks)
+    fittable = [_fittable(track) for track in tracks]
     rates: dict[float, list[int]] = {}
     for index, track in enumerate(tracks):
-        if _fittable(track).any():
+        if fittable[index].any():
             rates.setdefault(track.fps, []).append(index)
-    if rates and model is None:
-        model = load_morphable(options.morphable)
+    if rates:
+        model = _model(options, model)
     for fps, members in rates.items():
         group = [tracks[index] for index in members]
         fits = fit_clips(
             model,
             [track.landmarks68_px for track in group],
             image_sizes=[track.frame_size for track in group],
-            weights=[track.visible.astype(np.float32) for track in group],
+            weights=[tracks[i].visible * fittable[i][:, None].astype(np.float32) for i in members],
             segments=[track.segments for track in group],
             options=dataclasses.replace(
                 options.fit or FitOptions(), camera=options.camera, fps=fps
@@ -399,6 +405,15 @@ class open_clip:
             yield frame
 
 
+def _model(options: TrackOptions, model: "MorphableModel | None") -> "MorphableModel | None":
+    """The face model to fit, loaded unless it is; None if there is nothing to fit."""
+    if model is not None or options.morphable == NO_MODEL:
+        return model
+    from talking_heads_jax.morphable.registry import load_morphable
+
+    return load_morphable(options.morphable)
+
+
 def _read_landmarks(options: TrackOptions, size: tuple[int, int]) -> Landmarks | None:
     if options.landmarks is None:
         return None
@@ -411,7 +426,7 @@ def _fittable(track: ClipTrack) -> np.ndarray:
     seen = (track.visible[:, INNER_51] > 0) & np.isfinite(points).all(-1)
     known = {"axis": 1, "where": seen[..., None]}
     spread = points.max(**known, initial=-np.inf) - points.min(**known, initial=np.inf)
-    return (seen.sum(1) >= _FEWEST_POINTS) & (spread.max(1) > _SMALLEST_SPREAD_PX)
+    return (seen.sum(1) >= FEWEST_POINTS) & (spread.max(1) > _SMALLEST_SPREAD_PX)
 
 
 def _with_fit(track: ClipTrack, fit: "FaceFit", name: str) -> ClipTrack:

@@ -342,6 +342,35 @@ def test_stride_and_maximum_thin_out_what_was_tracked(tmp_path: Path) -> None:
     assert not row["warnings"]
 
 
+def test_landmarks_of_another_clip_are_refused_when_only_its_beginning_is_read(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, rows in (("a", 8), ("b", 12)):
+        write_clip(folder / f"{name}.mp4", moving(8))
+        write_points(folder / f"{name}_landmarks.npz", centers_of(rows))
+    summary = prepare(folder, tmp_path / "out", max_frames=3)
+    assert set(summary.skipped) == {"b.mp4"}
+    assert "one row for each of the 8 frames" in summary.skipped["b.mp4"]
+
+
+def test_weights_registered_in_the_same_session_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[str] = []
+
+    def find(name: str) -> str:
+        if not registered:
+            raise AssetNotFoundError("no fan")
+        return registered[0]
+
+    monkeypatch.setattr("talking_heads_jax.tracking.tracker.find_landmarker", find)
+    tracked_fields._fan.cache_clear()
+    assert tracked_fields.load_landmarker() is None
+    registered.append("fan")
+    assert tracked_fields.load_landmarker() == "fan"
+    tracked_fields._fan.cache_clear()
+
+
 def test_masks_come_from_the_parsing_network(
     tmp_path: Path, faces: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -491,7 +520,8 @@ def test_fitted_cameras_show_the_head_where_the_crop_does(fitted: Path) -> None:
         camera: Camera = camera_from_camera25(np.stack([record.camera25 for record in records]))
         pixels = pixels_from_camera_points(camera.intrinsics, camera_points(camera, world), size=32)
         expected = np.stack([record.landmarks68_px for record in records])
-        # The camera is a pinhole, the fit weakly perspective: the nose, 10 cm before the origin at
-        # a metre, is drawn a tenth larger, 0.6 px of the 6 px that it is off the axis.
+        # The camera is a pinhole, the fit weakly perspective: they agree in the plane through the
+        # middle of the landmarks. `test_tracked_fields` bounds the difference; this is the path
+        # from files to records.
         error = np.abs(np.asarray(pixels) - expected)[:, 17:]
         assert error.mean() < 0.6 and error.max() < 2.5

@@ -120,6 +120,8 @@ def test_a_pose_editor_without_weights_is_named(run):
     [
         ({"side_by_side": True}, "side_by_side must be used with a driving video"),
         ({"keypoints": True}, "keypoints must be used with a driving video"),
+        ({"adapt_scale": True}, "adapt_scale must be used with a driving video"),
+        ({"driving_box": (0, 0, 9, 9)}, "driving_box must be used with a driving video"),
         ({"relative": False}, "absolute motion must have a driving video"),
         ({"best_frame": 9}, "best frame must be a frame of the motion file"),
     ],
@@ -170,6 +172,13 @@ def test_uneven_times_are_interpolated():
     yaw = np.rad2deg(motion.offsets_rad[:, 0])
     np.testing.assert_allclose(yaw, [0, 5, 10, 15, 20, 25, 30], atol=1e-3)
     assert motion.fps == 20.0 and "uneven times" in motion.notes[0]
+
+
+def test_times_that_ask_for_endless_frames_are_refused():
+    """Within the motion file's limits for one number each, together they would fill the memory."""
+    track = dataclasses.replace(track_of(), fps=1e4, time_s=np.array([0.0, 1.0, 2.0, 1e6]))
+    with pytest.raises(ArgumentError, match="at most 432000 evenly spaced frames"):
+        pose_motion(track)
 
 
 def test_a_motion_without_angles_is_refused():

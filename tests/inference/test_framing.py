@@ -145,7 +145,7 @@ def test_a_detector_asked_for_by_name_must_be_there(tmp_path, no_detector):
 
 
 def test_recipes_that_need_landmarks_say_so(tmp_path, squares):
-    with pytest.raises(ArgumentError, match="recipe eg3d_512 must be given landmarks"):
+    with pytest.raises(ArgumentError, match="eg3d_512 must be given landmarks of the driving"):
         framing_of(still(tmp_path), recipe="eg3d_512")
 
 

@@ -1,6 +1,7 @@
 """Which detector is used, what its boxes mean, whom it follows, and where shots end."""
 
 import sys
+import tracemalloc
 import types
 
 import numpy as np
@@ -118,6 +119,19 @@ def test_fill_boxes_interpolates_holds_and_marks():
     np.testing.assert_allclose(boxes[5:7, 0], [8, 8])  # nearer to the look that found it
     assert np.isnan(boxes[7:13]).all()
     np.testing.assert_allclose(boxes[13:, 0], 50)
+
+
+def test_fill_boxes_of_a_long_clip_needs_no_table_of_all_looks():
+    count = 20_000
+    looks = {frame: FaceBox(frame, 0, frame + 9, 9) for frame in range(0, count, 2)}
+    segments = ((0, 200), (200, count))
+    tracemalloc.start()
+    boxes = fill_boxes(looks, count, segments)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    last = [199, count - 1]  # frames after the last look of a shot
+    np.testing.assert_array_equal(boxes[:, 0], np.arange(count) - np.isin(np.arange(count), last))
+    assert peak < 2**26  # frames by looks, each 8 bytes, would be 1.6 GB
 
 
 def cuts_of(frames, boxes=None):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from talking_heads_jax.errors import DataError
+from talking_heads_jax.tracking import landmark_tables
 from talking_heads_jax.tracking.landmarks import (
     LANDMARK_MIRROR,
     MEDIAPIPE_68,
@@ -179,6 +180,17 @@ def test_mediapipe_frames_must_not_repeat(tmp_path, mesh):
         read_landmarks(tmp_path / "a.csv")
 
 
+def test_openface_tables_are_bounded_and_hold_a_face_once(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text(GOOD)
+    assert len(read_landmarks(tmp_path / "a.csv").points_px) == 2
+    (tmp_path / "b.csv").write_text(f"{HEADER}\n{FIRST}\n{FIRST}\n")
+    with pytest.raises(DataError, match=r"frame 0 twice \(line 3\)"):
+        read_landmarks(tmp_path / "b.csv")
+    monkeypatch.setattr(landmark_tables, "_MAX_ROWS", 1)
+    with pytest.raises(DataError, match="at most 1 rows"):
+        read_landmarks(tmp_path / "a.csv")
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "a.csv").write_bytes(bytes(range(128, 256)) * 20)
     with pytest.raises(DataError, match="text"):
@@ -219,3 +231,4 @@ def test_outer_eye_distance_is_the_median_of_frames_with_a_face():
     points[1] = np.nan
     assert outer_eye_distance(points) == pytest.approx(45, rel=1e-5)
     assert np.isnan(outer_eye_distance(np.full((1, 68, 2), np.nan)))
+    assert np.isnan(outer_eye_distance(np.ones((1, 68, 2)))), "nobody may divide by 0"

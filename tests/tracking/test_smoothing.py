@@ -97,6 +97,14 @@ def test_gaussian_equals_the_weighted_mean_of_what_is_there():
     np.testing.assert_array_equal(gaussian(values, 0.0), values)
 
 
+def test_gaussian_keeps_a_ramp():
+    """Times are rounded: the outermost neighbours must be taken on both sides or on none."""
+    ramp = np.arange(300.0)[:, None]
+    for fps in (25.0, 30.0, 29.97):
+        smooth = gaussian(ramp, 1.0, fps=fps)
+        np.testing.assert_allclose(smooth[5:-5], ramp[5:-5], atol=1e-6)
+
+
 def test_jitter_is_the_noise_of_one_coordinate():
     rng = np.random.default_rng(4)
     noise = rng.normal(size=(400, 51, 2)) * 0.3

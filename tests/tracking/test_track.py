@@ -110,6 +110,15 @@ def test_quality_states_shares_of_the_eye_distance():
     assert json.loads(json.dumps(quality)) == quality
 
 
+def test_quality_of_landmarks_in_one_place_has_no_shares():
+    track = fitted_track()
+    quality = dataclasses.replace(
+        track, landmarks68_px=np.ones_like(track.landmarks68_px)
+    ).quality()
+    assert quality["reprojection_share"] is None and quality["jitter"] is None
+    assert quality["reprojection_px"] == pytest.approx(0.6)
+
+
 def test_quality_of_an_empty_track_is_json_without_numbers():
     quality = empty_track(3, fps=25, frame_size=(8, 9)).quality()
     assert json.loads(json.dumps(quality, allow_nan=False)) == quality

@@ -12,6 +12,7 @@ from talking_heads_jax.geometry.cameras import head_rotation_from_angles
 from talking_heads_jax.media.image import write_image
 from talking_heads_jax.morphable.registry import load_morphable
 from talking_heads_jax.tracking import observation
+from talking_heads_jax.tracking.fit_input import normalised_clip
 from talking_heads_jax.tracking.landmarks import Landmarks
 from talking_heads_jax.tracking.track import landmark_jitter
 from talking_heads_jax.tracking.tracker import TrackOptions, fit_of, track_file, track_frames
@@ -215,6 +216,41 @@ def test_a_landmarker_is_not_believed_where_no_detector_sees_a_face(detector):
     assert track.face.all(), "one frame without a detection is the detector's mistake"
 
 
+def test_what_is_doubtful_after_a_cut_says_nothing_about_the_shot_before(detector):
+    class Believer:
+        source = "believer"
+
+        def landmarks(self, frame, box):
+            return face_points(box.center, 15), np.ones(68, np.uint8)
+
+    # The last look with success is at frame 5; frames 6 and 7 are only followed.
+    frames = [*moving(8, seed=1), *[scene([], seed=2)] * 12]
+    track = track_frames(frames, fps=25.0, options=PLAIN, landmarker=Believer())
+    assert track.segments[-1] == (8, 20)
+    assert track.face.tolist() == [True] * 8 + [False] * 12
+
+
+def test_missing_points_do_not_make_a_face_leave_the_frame():
+    marks = landmarks_at([(64, 48)] * 3)
+    marks.points_px[:, 20:56] = np.nan
+    track = track_frames(moving(3), fps=25.0, options=PLAIN, landmarks=marks)
+    assert track.face.all() and not track.notes
+
+
+def test_points_that_come_and_go_are_no_cut():
+    marks = landmarks_at([(64, 48)] * 8)
+    marks.points_px[1::2, :36] = np.nan
+    marks.points_px[1::2, 48:] = np.nan  # the eyes alone
+    track = track_frames(moving(8), fps=25.0, options=PLAIN, landmarks=marks)
+    assert track.face.all() and track.segments == ((0, 8),)
+    marks.points_px[4:] += (60, 0)
+    track = track_frames(moving(8), fps=25.0, options=PLAIN, landmarks=marks)
+    assert track.segments == ((0, 4), (4, 8))
+    marks.points_px[1, :42] = np.nan  # one eye: all pictures alike, and nothing to measure by
+    track = track_frames(moving(8), fps=25.0, options=PLAIN, landmarks=marks)
+    assert track.segments == ((0, 8),)
+
+
 def test_frames_must_be_pictures_of_one_size(detector):
     with pytest.raises(MediaError, match="have a frame"):
         track_frames([], fps=25.0, options=PLAIN)
@@ -226,16 +262,33 @@ def test_frames_must_be_pictures_of_one_size(detector):
 
 @pytest.mark.parametrize(
     "keywords",
-    [{"smooth": "median"}, {"camera": "fisheye"}, {"detector": "yolo"}, {"detect_every": 0}],
+    [
+        *({"smooth": "median"}, {"camera": "fisheye"}, {"detector": "yolo"}),
+        *({"detect_every": 0}, {"detect_every": 5000}, {"sigma_frames": -1.0}),
+        *({"min_cutoff_hz": 0.0}, {"speed_coefficient": float("nan")}, {"box": (5, 5, 5, 9)}),
+    ],
 )
 def test_options_that_are_not_known_are_refused(keywords):
-    with pytest.raises(ArgumentError):
+    with pytest.raises(ArgumentError) as refusal:
         TrackOptions(**keywords)
+    assert len(str(refusal.value)) < 300
 
 
 def test_the_network_asked_for_by_name_must_be_there(detector):
     with pytest.raises(AssetNotFoundError, match="fan"):
         track_frames(moving(1), fps=25.0, options=TrackOptions(landmarker="fan"))
+
+
+def test_a_model_that_is_not_there_is_told_before_the_clip_is_read():
+    def frames():
+        raise AssertionError("the clip was read")
+        yield
+
+    with pytest.raises(AssetNotFoundError, match="flame2020"):
+        marks = landmarks_at([(50, 48)])
+        track_frames(
+            frames(), fps=25.0, options=TrackOptions(morphable="flame2020"), landmarks=marks
+        )
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +344,30 @@ def test_landmarks_in_one_place_are_not_fitted():
     frames = [np.full((256, 256, 3), 90, np.uint8)] * 2
     track = track_frames(frames, fps=25.0, landmarks=marks)
     assert track.has_landmarks and not track.fitted
+
+
+def test_frames_in_one_place_do_not_end_the_fit_of_others(monkeypatch):
+    """Most of a clip's frames like that, and it would have no size."""
+    from talking_heads_jax.tracking import fitting
+
+    asked = []
+
+    def record(model, points_px, **keywords):
+        asked.append((points_px[0], keywords["weights"][0]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "fit_clips", record)
+    marks = landmarks_at([(64, 48)] * 5)
+    marks.points_px[2:] = 40
+    with pytest.raises(KeyboardInterrupt):
+        track_frames(moving(5), fps=25.0, landmarks=marks)
+    ((points, weights),) = asked
+    chosen = np.arange(17, 68)
+    clip = normalised_clip(points, weights, None, (96, 128), chosen, fitting.FitOptions())
+    assert clip.face.tolist() == [True, True, False, False, False] and clip.unit > 10
+    with pytest.raises(ArgumentError, match="different places"):
+        ones = np.ones_like(weights)
+        normalised_clip(points, ones, None, (96, 128), chosen, fitting.FitOptions())
 
 
 def test_workers_import_the_tracker_without_jax():
