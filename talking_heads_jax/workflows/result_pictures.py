@@ -77,7 +77,8 @@ def draw_worst(loaded: Any, data: Path, output: Path, *, protocol: str) -> None:
         truth=truth,
         gallery_pairs=len(pair_list.pairs),
     )
-    errors = np.nan_to_num(result.values[MODEL_ROW][_WORST_BY])
+    errors = np.asarray(result.values[MODEL_ROW][_WORST_BY])
+    errors = np.where(np.isfinite(errors), errors, 0.0)  # NaN where no frame shows a mouth
     worst = set(np.argsort(-errors, kind="stable")[:_NUM_WORST].tolist())
     rows = [row for index, row in enumerate(result.gallery) if index in worst]
     grid = picture_grid(dataclasses.replace(result, gallery=rows))
