@@ -8,8 +8,8 @@ import pytest
 from configs.common import check_config
 from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.workflows import results, results_page
-from talking_heads_jax.workflows.result_rows import ROWS, TABLES, DataRow, TrainingRow
 from talking_heads_jax.workflows.result_pictures import enlarged, worst_pairs
+from talking_heads_jax.workflows.result_rows import ROWS, TABLES, DataRow, TrainingRow
 from talking_heads_jax.workflows.results import Places, in_order, main, run_rows, training_config
 
 _PAGE = "".join(
