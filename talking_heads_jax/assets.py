@@ -53,6 +53,13 @@ _FLAME_PAGE = "https://flame.is.tue.mpg.de"
 _FLAME_TERMS = "sign-up; terms differ between versions, read the page"
 _BFM_PAGE = "https://faces.dmi.unibas.ch/bfm/"
 
+
+def _converted(name: str, file: str, page: str, **fields: str) -> KnownAsset:
+    """A network whose published file `talking-heads convert` reads."""
+    remedy = f"Get {file} from {page} and run: talking-heads convert --model {name} {file}."
+    return KnownAsset(source=file, page=page, remedy=remedy, **fields)
+
+
 KNOWN_ASSETS: Mapping[str, KnownAsset] = MappingProxyType(
     {
         "vgg19": KnownAsset(
@@ -63,6 +70,38 @@ KNOWN_ASSETS: Mapping[str, KnownAsset] = MappingProxyType(
             remedy="Get vgg19-dcbb9e9d.pth from torchvision's model page and run: talking-heads "
             "convert --model vgg19 vgg19-dcbb9e9d.pth.",
             alternative="perceptual.weights='random' in the config",
+        ),
+        "fan": _converted(
+            "fan",
+            "2DFAN4-11f355bf06.pth.tar",
+            "https://github.com/1adrianb/face-alignment",
+            what="the face alignment network, for 68 landmarks",
+            licence="BSD-3-Clause code; weights trained on 300W-LP, research data",
+            alternative="a file of landmarks that another tool wrote",
+        ),
+        "face_parsing": _converted(
+            "face_parsing",
+            "79999_iter.pth",
+            "https://github.com/zllrunning/face-parsing.PyTorch",
+            what="BiSeNet face parsing, for masks of hair, skin, eyes and mouth",
+            licence="MIT code; weights trained on CelebAMask-HQ, non-commercial research",
+            alternative="no masks",
+        ),
+        "deca": _converted(
+            "deca",
+            "deca_model.tar",
+            "https://github.com/yfeng95/DECA",
+            what="DECA's coarse encoder, from a face to FLAME's coefficients",
+            licence="non-commercial research, the Max Planck Institute's terms",
+            alternative="a face model fitted to landmarks",
+        ),
+        "deep3d": _converted(
+            "deep3d",
+            "epoch_20.pth",
+            "https://github.com/sicxu/Deep3DFaceRecon_pytorch",
+            what="Deep3DFaceRecon's regressor, from a face to the Basel model's coefficients",
+            licence="MIT code; weights tied to the Basel model, non-commercial research",
+            alternative="a face model fitted to landmarks",
         ),
         "flame2020": KnownAsset(
             what="the FLAME head model of 2020",

@@ -7,12 +7,21 @@ other exception is a bug and keeps its traceback.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from talking_heads_jax.cli_animate import add_animate
+from talking_heads_jax.cli_options import (
+    add_limits,
+    count,
+    media_limits,
+    positive,
+    use_compile_cache,
+)
+from talking_heads_jax.cli_prepare import add_prepare
+from talking_heads_jax.cli_tracking import add_track
 from talking_heads_jax.errors import (
     ArgumentError,
     TalkingHeadsError,
@@ -36,44 +45,12 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(_EXIT_USER_ERROR)
 
 
-def _use_compile_cache() -> None:
-    """Keeps compiled programs between runs; the environment's own choice wins."""
-    from talking_heads_jax.assets import home_folder
-
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home_folder() / "xla"))
-
-
-def _media_limits(arguments: argparse.Namespace) -> Any:
-    """What the options allow a picture or clip to be; the library's own limits for the others."""
-    from talking_heads_jax.media.limits import MediaLimits
-
-    given = {
-        "max_pixels": arguments.max_pixels,
-        "max_frames": arguments.max_clip_frames,
-        "max_duration_s": arguments.max_duration,
-    }
-    return MediaLimits(**{name: value for name, value in given.items() if value is not None})
-
-
-def _prepare(arguments: argparse.Namespace) -> int:
-    from data_pipeline.preprocess.prepare import prepare_dataset
-
-    names = (
-        *("size", "boxes", "landmarks", "identities", "image_format", "quality", "frame_stride"),
-        *("max_frames", "folder_fps", "test_fraction", "test_clips", "split_seed", "workers"),
-    )
-    options = {name: getattr(arguments, name) for name in names}
-    options["limits"] = _media_limits(arguments)
-    prepare_dataset(arguments.videos, arguments.output, **options)
-    return _EXIT_OK
-
-
 def _synthesize(arguments: argparse.Namespace) -> int:
     if arguments.ict is not None and arguments.morphable != "ict":
         raise ArgumentError(
             requirement("--ict", "come with --morphable ict", arguments.morphable, "Add it.")
         )
-    _use_compile_cache()
+    use_compile_cache()
     from data_pipeline.synthetic.writing import write_talking_heads
 
     splits = ("val", "test", "probe", "extrapolation")
@@ -97,40 +74,12 @@ def _synthesize(arguments: argparse.Namespace) -> int:
     return _EXIT_OK
 
 
-def _animate(arguments: argparse.Namespace) -> int:
-    _use_compile_cache()
-    from talking_heads_jax.inference.animate import AnimateOptions, animate_files
-
-    animate_files(
-        arguments.checkpoint,
-        arguments.source,
-        arguments.driving,
-        arguments.output,
-        options=AnimateOptions(
-            relative=not arguments.absolute,
-            adapt_scale=arguments.adapt_scale,
-            best_frame=arguments.best_frame,
-            source_landmarks=arguments.source_landmarks,
-            driving_landmarks=arguments.driving_landmarks,
-            side_by_side=arguments.side_by_side,
-            keypoints=arguments.keypoints,
-            audio=not arguments.no_audio,
-            pose=tuple(arguments.pose) if arguments.pose else None,
-            batch_size=arguments.batch_size,
-            precision=arguments.precision,
-            plain=arguments.plain,
-            limits=_media_limits(arguments),
-        ),
-    )
-    return _EXIT_OK
-
-
 def _sweep_pose(arguments: argparse.Namespace) -> int:
-    _use_compile_cache()
+    use_compile_cache()
     from talking_heads_jax.inference.pose_sweep import SweepOptions, sweep_files
 
     options = SweepOptions(
-        arguments.range, arguments.steps, tuple(arguments.source_angles), _media_limits(arguments)
+        arguments.range, arguments.steps, tuple(arguments.source_angles), media_limits(arguments)
     )
     files = (arguments.checkpoint, arguments.source, arguments.output)
     sweep_files(*files, options=options, video=arguments.video)
@@ -178,7 +127,7 @@ def _read_arguments(path: Path | None) -> dict[str, Any] | None:
 
 
 def _parity(arguments: argparse.Namespace) -> int:
-    _use_compile_cache()
+    use_compile_cache()
     from talking_heads_jax.parity.report import run_and_print
 
     return run_and_print(arguments.folder, arguments.case, pending=arguments.pending)
@@ -207,128 +156,40 @@ def _version(arguments: argparse.Namespace) -> int:
     return _EXIT_OK
 
 
-def _best_frame(text: str) -> int | str:
-    """`auto`, `off` or a frame number."""
-    if text in ("auto", "off"):
-        return text
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(
-            f"must be auto, off or a frame number from 0, got {text!r}"
-        )
-    return number
-
-
-def _positive(text: str) -> int:
-    """A positive integer."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
-    return number
-
-
-def _count(text: str) -> int:
-    """An integer from 0."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0, got {text!r}")
-    return number
-
-
-def _seconds(text: str) -> float:
-    """A positive number of seconds."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0.0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
-    return number
-
-
-def _add_limits(verb: argparse.ArgumentParser, *frames_flags: str) -> None:
-    group = verb.add_argument_group("limits", "what is refused before it is decoded")
-    group.add_argument(
-        "--max-pixels", type=_positive, metavar="N", help="pixels of a frame (64000000)"
-    )
-    group.add_argument(
-        *frames_flags,
-        dest="max_clip_frames",
-        type=_positive,
-        metavar="N",
-        help="frames of a clip (432000)",
-    )
-    group.add_argument(
-        "--max-duration", type=_seconds, metavar="SECONDS", help="of a clip, as it states (7200)"
-    )
-
-
-def _add_prepare(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("prepare", help="turn a folder of videos into a training set")
-    verb.set_defaults(run=_prepare)
-    verb.add_argument("videos", type=Path, help="folder of videos, or of folders of frames")
-    verb.add_argument("--output", type=Path, required=True, help="folder of the data set")
-    verb.add_argument("--size", type=_positive, default=256, help="side of the crops, pixels (256)")
-    verb.add_argument("--boxes", type=Path, help="csv or json of one crop box per clip")
-    verb.add_argument("--landmarks", type=Path, help="folder of <clip>_landmarks.npz files")
-    verb.add_argument("--identities", type=Path, help="csv or json of who each clip shows")
-    verb.add_argument("--image-format", choices=("jpeg", "png"), default="jpeg")
-    verb.add_argument("--quality", type=_positive, default=95, help="of jpeg (95)")
-    verb.add_argument("--frame-stride", type=_positive, default=1, help="keep every n-th frame")
-    verb.add_argument("--max-frames", type=_positive, help="frames kept of a clip (all)")
-    verb.add_argument("--folder-fps", type=float, default=25.0, help="of folders of images (25)")
-    verb.add_argument(
-        "--test-fraction", type=float, default=0.2, help="share of identities to test on (0.2)"
-    )
-    verb.add_argument("--test-clips", nargs="+", metavar="GLOB", help="instead: these clips")
-    verb.add_argument("--split-seed", type=int, default=0, help="of the random split (0)")
-    verb.add_argument("--workers", type=int, help="processes (one per core); 0: none")
-    _add_limits(verb, "--max-clip-frames")
-
-
 def _add_synthesize(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("synthesize", help="render the built-in talking heads as a data set")
     verb.set_defaults(run=_synthesize)
     verb.add_argument("--output", type=Path, required=True, help="folder of the data set")
-    verb.add_argument("--size", type=_positive, default=64, help="side of the pictures, px (64)")
+    verb.add_argument("--size", type=positive, default=64, help="side of the pictures, px (64)")
     people = verb.add_argument_group(
         "people", "how many each split shows; only extrapolation shows others'"
     )
-    people.add_argument("--identities", type=_count, default=300, help="to train on (300)")
-    people.add_argument("--val-identities", type=_count, default=0, metavar="N", help="(0)")
-    people.add_argument("--test-identities", type=_count, default=24, metavar="N", help="(24)")
+    people.add_argument("--identities", type=count, default=300, help="to train on (300)")
+    people.add_argument("--val-identities", type=count, default=0, metavar="N", help="(0)")
+    people.add_argument("--test-identities", type=count, default=24, metavar="N", help="(24)")
     people.add_argument(
         "--probe-identities",
-        type=_count,
+        type=count,
         default=0,
         metavar="N",
         help="for evaluation's probe (0)",
     )
     people.add_argument(
         "--extrapolation-identities",
-        type=_count,
+        type=count,
         default=0,
         metavar="N",
         help="those of test, turned further than anybody in train: |yaw| > 45 degrees (0)",
     )
     clips = verb.add_argument_group("clips")
     clips.add_argument(
-        "--frames", dest="num_frames", type=_positive, default=8, help="of each clip (8)"
+        "--frames", dest="num_frames", type=positive, default=8, help="of each clip (8)"
     )
     clips.add_argument(
-        "--stride", type=_positive, default=10, help="of 25 frames a second keep every n-th (10)"
+        "--stride", type=positive, default=10, help="of 25 frames a second keep every n-th (10)"
     )
-    clips.add_argument("--takes", type=_positive, default=1, help="clips of each person (1)")
-    clips.add_argument("--seed", type=_count, default=0, help="another seed, other people (0)")
+    clips.add_argument("--takes", type=positive, default=1, help="clips of each person (1)")
+    clips.add_argument("--seed", type=count, default=0, help="another seed, other people (0)")
     clips.add_argument(
         "--motion",
         choices=("default", "rigid_bust"),
@@ -351,57 +212,6 @@ def _add_synthesize(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--image-format", choices=("png", "jpeg"), default="png")
 
 
-def _add_animate(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("animate", help="move a portrait by the motion of a video")
-    verb.set_defaults(run=_animate)
-    verb.add_argument(
-        "--checkpoint", type=Path, required=True, help="a converted model or a training folder"
-    )
-    verb.add_argument("--source", type=Path, required=True, help="portrait: image or video")
-    verb.add_argument("--driving", type=Path, required=True, help="video that gives the motion")
-    verb.add_argument("--output", type=Path, required=True, help="video to write")
-    motion = verb.add_mutually_exclusive_group()
-    motion.add_argument(
-        "--relative", action="store_true", help="add the driver's movement to the source (default)"
-    )
-    motion.add_argument(
-        "--absolute", action="store_true", help="take the driver's pose and proportions as they are"
-    )
-    verb.add_argument(
-        "--adapt-scale", action="store_true", help="scale movement by the size of the source's face"
-    )
-    verb.add_argument(
-        "--best-frame",
-        type=_best_frame,
-        default="auto",
-        metavar="N|auto|off",
-        help="driving frame that counts as rest: a number, the one most like the source by "
-        "landmarks (auto, the default), or the first (off)",
-    )
-    verb.add_argument("--source-landmarks", type=Path, metavar="NPZ", help="for --best-frame auto")
-    verb.add_argument("--driving-landmarks", type=Path, metavar="NPZ", help="for --best-frame auto")
-    verb.add_argument("--side-by-side", action="store_true", help="show source and driving too")
-    verb.add_argument("--keypoints", action="store_true", help="draw the keypoints")
-    verb.add_argument("--no-audio", action="store_true", help="leave the driving sound out")
-    verb.add_argument(
-        "--pose",
-        type=float,
-        nargs=3,
-        metavar=("YAW", "PITCH", "ROLL"),
-        help="turn the head by these degrees; needs a model with a trained pose editor",
-    )
-    verb.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        help="arithmetic of the networks (default: the checkpoint's)",
-    )
-    verb.add_argument(
-        "--batch-size", type=_positive, default=1, help="frames computed together (default 1)"
-    )
-    verb.add_argument("--plain", action="store_true", help="the reference path without savings")
-    _add_limits(verb, "--max-clip-frames", "--max-frames")
-
-
 def _add_sweep_pose(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("sweep-pose", help="turn a portrait: yaw, pitch and roll separately")
     verb.set_defaults(run=_sweep_pose)
@@ -412,7 +222,7 @@ def _add_sweep_pose(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--output", type=Path, required=True, help="picture: a row per angle")
     verb.add_argument("--video", type=Path, help="also an .mp4 in which the angles swing")
     verb.add_argument("--range", type=float, default=20.0, help="degrees to each side (20)")
-    verb.add_argument("--steps", type=_positive, default=7, help="pictures per angle (7)")
+    verb.add_argument("--steps", type=positive, default=7, help="pictures per angle (7)")
     verb.add_argument(
         "--source-angles",
         type=float,
@@ -421,7 +231,7 @@ def _add_sweep_pose(verbs: argparse._SubParsersAction) -> None:
         metavar=("YAW", "PITCH", "ROLL"),
         help="degrees the portrait is turned already: the sweep is then over the head's angles",
     )
-    _add_limits(verb, "--max-clip-frames", "--max-frames")
+    add_limits(verb, "--max-clip-frames", "--max-frames")
 
 
 def _add_convert(verbs: argparse._SubParsersAction) -> None:
@@ -429,14 +239,19 @@ def _add_convert(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=_convert)
     verb.add_argument("checkpoint", type=Path, help="PyTorch, npz or safetensors file")
     what = verb.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", help="what the file holds: fnevr, fomm, gdpw or vgg19")
+    what.add_argument(
+        "--model",
+        help="what the file holds: fnevr, fomm, gdpw; vgg19, fan, face_parsing, deca or deep3d",
+    )
     what.add_argument(
         "--reverse",
         action="store_true",
         help="CHECKPOINT is ours: write a .safetensors with the official names and layouts",
     )
     verb.add_argument(
-        "--output", type=Path, help="new folder (--reverse: new file); vgg19 needs none"
+        "--output",
+        type=Path,
+        help="new folder (--reverse: new file); fixed networks such as vgg19 need none",
     )
     verb.add_argument(
         "--arguments",
@@ -477,9 +292,10 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="VERB", parser_class=_Parser, title="verbs"
     )
-    _add_prepare(verbs)
+    add_prepare(verbs)
+    add_track(verbs)
     _add_synthesize(verbs)
-    _add_animate(verbs)
+    add_animate(verbs)
     _add_sweep_pose(verbs)
     _add_convert(verbs)
     _add_parity(verbs)

@@ -241,7 +241,7 @@ def folder_of(module: str) -> str | None:
     if len(parts) == 1 or parts[1:] == ["models"]:
         return None
     if parts[1] != "models":
-        return parts[1]
+        return "cli" if parts[1].startswith("cli_") else parts[1]
     if parts[2] == "registry":
         return "models/registry"
     if f"{module}.model" not in module_names() and len(parts) == 3:

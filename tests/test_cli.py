@@ -130,7 +130,9 @@ def test_animate_options_arrive(recorded):
     calls = install_animate(recorded)
     flags = ["--absolute", "--adapt-scale", "--best-frame", "7", "--side-by-side", "--keypoints"]
     flags += ["--no-audio", "--pose", "20", "-5", "0", "--precision", "bfloat16", "--plain"]
-    flags += ["--batch-size", "4"]
+    flags += ["--batch-size", "4", "--crop", "none", "--recipe", "eg3d_512"]
+    flags += ["--detector", "dlib", "--source-box", "1", "2", "3", "4"]
+    flags += ["--driving-landmarks", "l.csv", "--paste-back"]
     assert main([*ANIMATE, *flags]) == 0
     assert calls[0][1]["options"] == AnimateOptions(
         relative=False,
@@ -143,7 +145,35 @@ def test_animate_options_arrive(recorded):
         precision="bfloat16",
         plain=True,
         batch_size=4,
+        crop="none",
+        recipe="eg3d_512",
+        detector="dlib",
+        source_box=(1.0, 2.0, 3.0, 4.0),
+        driving_landmarks=Path("l.csv"),
+        paste_back=True,
     )
+
+
+def test_prepare_tracking_options_arrive(recorded, capsys):
+    from data_pipeline.preprocess.track_request import TrackRequest
+
+    calls = recorded("data_pipeline.preprocess.prepare", "prepare_dataset")
+    assert main(["prepare", "videos", "--output", "data", "--track"]) == 0
+    assert calls[0][1]["track"] == TrackRequest()
+    flags = ["--track", "--morphable", "ict", "--detector", "cascade", "--recipe", "gdpw_256"]
+    flags += ["--smooth", "one-euro", "--camera", "perspective", "--shots", "all", "--vertices"]
+    assert main(["prepare", "videos", "--output", "data", *flags]) == 0
+    assert calls[1][1]["track"] == TrackRequest(
+        morphable="ict",
+        detector="cascade",
+        recipe="gdpw_256",
+        smooth="one_euro",
+        camera="perspective",
+        shots="all",
+        vertices=True,
+    )
+    assert main(["prepare", "videos", "--output", "data", "--morphable", "ict", "--vertices"]) == 2
+    assert "--morphable, --vertices must come with --track" in capsys.readouterr().err
 
 
 def test_prepare_defaults_are_those_of_the_library(recorded):

@@ -3,7 +3,8 @@
 Paper: Zeng et al., FNeVR, NeurIPS 2022, Table 4; variants as in configs/fnevr/synthetic_64.py.
 Command: talking-heads synthesize --output DATA --size 32, then
   python run_train.py --config configs/fnevr/synthetic_32.py --workdir W --config.data.folder DATA
-Hardware: two CPU cores. Wall time and numbers: not yet measured; docs/results.md has the rows.
+Hardware: two CPU cores. Wall time: 4 to 7 minutes beside other programs (`make results
+  ROW=fnevr-32`), with idle cores not yet measured. docs/results.md has the rows and their numbers.
 """
 
 from ml_collections import ConfigDict

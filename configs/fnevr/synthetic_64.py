@@ -5,10 +5,11 @@ Paper: Zeng et al., FNeVR, NeurIPS 2022; `:fomm_spade`, `:fomm_fvr`, `:without_f
   configs/fomm/synthetic_64.py).
 Command: talking-heads synthesize --output DATA --size 64, then
   python run_train.py --config configs/fnevr/synthetic_64.py --workdir W --config.data.folder DATA
-Hardware: two CPU cores. Wall time: 16 minutes beside other programs (`make results
+Hardware: two CPU cores. Wall time: 13 minutes beside other programs (`make results
   ROW=fnevr-64`), with idle cores not yet measured.
-Expect, on unseen people: face L1 56 % below the copied source, mouth 10 % and eyes 33 % below the
-  best blurred one, retrieval .75 and .83; docs/results.md has the rows.
+Expect, on unseen people: face L1 59 % below the copied source, mouth 20 % and eyes 35 % below the
+  best blurred one, retrieval .88 and .90; another seed differs by points. docs/results.md has the
+  rows.
 Departs from the paper: losses on pixels in place of VGG19 features, no GAN, and a decoder that sees
 the warped source image (`image_skip`).
 """

@@ -3,7 +3,8 @@
 Paper: Siarohin et al., First Order Motion Model for Image Animation, NeurIPS 2019.
 Command: talking-heads synthesize --output DATA --size 32, then
   python run_train.py --config configs/fomm/synthetic_32.py --workdir W --config.data.folder DATA
-Hardware: two CPU cores. Wall time and numbers: not yet measured; docs/results.md has the rows.
+Hardware: two CPU cores. Wall time: 3 minutes beside other programs (`make results ROW=fomm-32`),
+  with idle cores not yet measured. docs/results.md has the rows and their numbers.
 """
 
 from ml_collections import ConfigDict

@@ -14,13 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipeline.mesh import Mesh
-from data_pipeline.preprocess.crops import (
-    RULE_CENTRE,
-    Box,
-    centre_box,
-    crop_matrix,
-    transform_points,
-)
+from data_pipeline.preprocess.crops import RULE_CENTRE, crop_matrix, transform_points
 from data_pipeline.preprocess.discovery import identity_of, natural_key
 from data_pipeline.preprocess.finishing import (
     PrepareSummary,
@@ -31,18 +25,19 @@ from data_pipeline.preprocess.finishing import (
 )
 from data_pipeline.preprocess.output import OutputFolder
 from data_pipeline.preprocess.splitting import Split
-from data_pipeline.preprocess.staging import (
+from data_pipeline.preprocess.staged_clips import (
     MIN_FRAMES,
     PRESENT,
     SKIPPED,
     ClipStage,
-    StageOptions,
     staged_row,
 )
+from data_pipeline.preprocess.staging import StageOptions
 from data_pipeline.schema import FIELDS, OPTIONAL_FIELDS, SPLITS
 from talking_heads_jax.errors import ArgumentError, check_shape, requirement
 from talking_heads_jax.media.image import encode_image
 from talking_heads_jax.media.resize import crop_and_resize
+from talking_heads_jax.tracking.clip_boxes import Box, centre_box
 
 
 @dataclasses.dataclass(frozen=True)

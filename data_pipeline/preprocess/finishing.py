@@ -15,13 +15,8 @@ from data_pipeline.mesh import Mesh, write_mesh
 from data_pipeline.preprocess.crops import RULE_CENTRE
 from data_pipeline.preprocess.output import OutputFolder
 from data_pipeline.preprocess.splitting import Split, split_clips
-from data_pipeline.preprocess.staging import (
-    MIN_FRAMES,
-    PRESENT,
-    SKIPPED,
-    StageOptions,
-    staged_examples,
-)
+from data_pipeline.preprocess.staged_clips import MIN_FRAMES, PRESENT, SKIPPED, staged_examples
+from data_pipeline.preprocess.staging import StageOptions
 from data_pipeline.schema import (
     FIELDS,
     IMAGE_FORMATS,
@@ -57,6 +52,7 @@ class PrepareSummary:
       split_note: how the clips were divided.
       warnings: one line each, for the user to read.
       seconds: wall time.
+      quality: of tracking, over all clips; None for a data set that was not tracked just now.
     """
 
     output: Path
@@ -67,6 +63,7 @@ class PrepareSummary:
     split_note: str
     warnings: tuple[str, ...]
     seconds: float
+    quality: Mapping[str, Any] | None = None
 
 
 def stage_options(
@@ -159,6 +156,7 @@ def finish(
     started: float,
     progress: bool,
     mesh: Mesh | None = None,
+    quality: Mapping[str, Any] | None = None,
 ) -> PrepareSummary:
     """Writes records, clip table and manifest from the staged clips.
 
@@ -171,6 +169,7 @@ def finish(
       started: `time.monotonic()` at the start.
       progress: shows a progress bar and prints the outcome.
       mesh: of the vertices, or None.
+      quality: of tracking, over all clips; None where nothing was tracked.
 
     Returns:
       What was done.
@@ -243,6 +242,7 @@ def finish(
         split_note=split.note,
         warnings=tuple(warnings),
         seconds=time.monotonic() - started,
+        quality=quality,
     )
     folder.complete_with(
         table,
@@ -315,4 +315,11 @@ def announce(summary: PrepareSummary, progress: bool) -> PrepareSummary:
             print(f"skipped {len(summary.skipped) - 10} more: see manifest.json")
         for text in summary.warnings[:10]:
             print(one_line(f"warning: {text}"))
+        if summary.quality is not None:
+            error = summary.quality["median_reprojection_share"]
+            shown = "nothing fitted" if error is None else f"median error {error:.1%} of the eyes'"
+            print(
+                f"tracking: {shown}{'' if error is None else ' distance'}, "
+                f"{summary.quality['doubtful']} clips to look at: {summary.output}/quality.html"
+            )
     return summary

@@ -1,8 +1,8 @@
 """From a folder of videos to a data set on disk: resumable and parallel.
 
 The order of writing makes every state on disk safe to continue from: `manifest.json` (state
-'preparing'), the clips in `staging/`, `records/` (whole or absent), `clips.json`, `manifest.json`
-(state 'complete'), and only then `staging/` is removed.
+'preparing'), the clips in `staging/`, the quality report of tracking, `records/` (whole or absent),
+`clips.json`, `manifest.json` (state 'complete'), and only then `staging/` is removed.
 """
 
 import concurrent.futures
@@ -35,13 +35,21 @@ from data_pipeline.preprocess.finishing import (
     stage_options,
 )
 from data_pipeline.preprocess.output import OutputFolder
+from data_pipeline.preprocess.quality_report import write_quality
+from data_pipeline.preprocess.staged_clips import SKIPPED
 from data_pipeline.preprocess.staging import (
-    SKIPPED,
     StageJob,
     source_hash,
     source_state,
     stage_clip,
     usable_workers,
+)
+from data_pipeline.preprocess.track_request import (
+    TrackRequest,
+    checked_request,
+    mesh_of,
+    not_written,
+    single_threaded_cpu,
 )
 from talking_heads_jax.errors import (
     ArgumentError,
@@ -71,6 +79,7 @@ def prepare_dataset(
     split_seed: int = 0,
     workers: int | None = None,
     limits: MediaLimits = DEFAULT_LIMITS,
+    track: TrackRequest | None = None,
     progress: bool = True,
 ) -> PrepareSummary:
     """Prepares a folder of videos, or of folders of images, for training.
@@ -96,6 +105,8 @@ def prepare_dataset(
       split_seed: of the random choice.
       workers: processes; None takes one per CPU, 0 works in this process.
       limits: what is refused in a video.
+      track: follows the face through every clip and writes what is found into the records, with a
+        report of its quality (see docs/data.md); None takes what the landmark files hold.
       progress: shows a progress bar and prints the outcome.
 
     Returns:
@@ -103,6 +114,7 @@ def prepare_dataset(
 
     Raises:
       ArgumentError: an option that makes no sense.
+      AssetNotFoundError: the face model to fit is not registered.
       DataError: no usable clip, an output of other options, or a full disk.
     """
     started = time.monotonic()
@@ -118,6 +130,9 @@ def prepare_dataset(
         "split_seed": split_seed,
         "limits": dataclasses.asdict(limits),
     }
+    if track is not None:  # a key that data sets without tracking never had
+        track = checked_request(track)
+        recorded["track"] = dataclasses.asdict(track)
     sources, ignored = find_sources(videos, exclude=output)
     if landmarks is not None and not Path(landmarks).is_dir():
         raise DataError(
@@ -137,8 +152,9 @@ def prepare_dataset(
                 staging=folder.staging,
                 options=options,
                 box=_looked_up(box_table, source.clip_id),
-                landmarks=_landmark_file(source, landmarks),
+                landmarks=_landmark_file(source, landmarks, tables=track is not None),
                 limits=limits,
+                track=track,
             )
             for source in sources
         ]
@@ -155,7 +171,15 @@ def prepare_dataset(
             folder,
             ignored,
         )
-        return finish(folder, rows, split, options, ignored, started, progress)
+        if track is None:
+            return finish(folder, rows, split, options, ignored, started, progress)
+        quality = write_quality(
+            folder.path, folder.staging, rows, recorded["track"], not_written(track)
+        )
+        mesh = mesh_of(track) if track.vertices else None
+        return finish(
+            folder, rows, split, options, ignored, started, progress, mesh, quality=quality
+        )
 
 
 def _stage_all(jobs: Sequence[StageJob], workers: int, progress: bool) -> list[dict[str, Any]]:
@@ -196,7 +220,10 @@ def _run(jobs: Sequence[StageJob], workers: int) -> Iterator[tuple[int, dict[str
         return
     # spawn: a fork would copy the threads and locks of a process that may run jax.
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
+    track = jobs[0].track is not None
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=single_threaded_cpu if track else None
+    )
     try:
         futures = {pool.submit(stage_clip, job): index for index, job in enumerate(jobs)}
         for future in concurrent.futures.as_completed(futures):
@@ -243,10 +270,10 @@ def _check_used(
         )
 
 
-def _landmark_file(source: Source, folder: Path | None) -> Path | None:
+def _landmark_file(source: Source, folder: Path | None, *, tables: bool) -> Path | None:
     name = source.path.name
     stem = source.path.stem if source.kind == "video" or "." in name else name
-    return find_landmarks(Path(folder) if folder else source.path.parent, stem)
+    return find_landmarks(Path(folder) if folder else source.path.parent, stem, tables=tables)
 
 
 def _table_hash(path: Path | None) -> str | None:

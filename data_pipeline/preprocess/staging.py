@@ -1,18 +1,15 @@
-"""Finished clips on their way into records: one folder each, whole or absent.
+"""One clip: decode, crop, encode, or say why not. What spawned workers run, free of jax at import.
 
-`prepare` is resumable because of it: a clip whose folder carries the right fingerprint (source
-bytes, options, box, landmarks) is not decoded again. This module and what it imports stay free of
-jax: spawned workers run it.
+A clip whose staged folder carries the right fingerprint (source bytes, options, box, landmarks, how
+it is tracked) is not decoded again; see `staged_clips`.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,19 +18,20 @@ from data_pipeline.preprocess.crops import (
     RULE_BOX,
     RULE_CENTRE,
     RULE_LANDMARKS,
-    Box,
-    Landmarks,
-    centre_box,
     crop_matrix,
     file_hash,
-    landmark_box,
-    read_landmarks,
-    square_box,
     transform_points,
 )
 from data_pipeline.preprocess.discovery import VIDEO, Source
-from data_pipeline.records import round_for_storage
-from data_pipeline.schema import FIELDS, SCHEMA_VERSION, field_shape, read_json, write_json
+from data_pipeline.preprocess.staged_clips import (
+    MIN_FRAMES,
+    PRESENT,
+    SKIPPED,
+    ClipStage,
+    staged_report,
+)
+from data_pipeline.preprocess.track_request import TrackRequest
+from data_pipeline.schema import SCHEMA_VERSION
 from talking_heads_jax.errors import (
     DataError,
     MediaError,
@@ -45,14 +43,8 @@ from talking_heads_jax.media.image import encode_image, read_image
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_side
 from talking_heads_jax.media.resize import crop_and_resize
 from talking_heads_jax.media.video import VideoReader
-
-PRESENT = "present"
-SKIPPED = "skipped"
-MIN_FRAMES = 2  # a pair needs two
-
-_REPORT = "clip.json"
-_FRAMES = "frames.bin"
-_ARRAYS = "arrays.npz"
+from talking_heads_jax.tracking.clip_boxes import Box, centre_box, landmark_box, square_box
+from talking_heads_jax.tracking.landmarks import Landmarks, read_landmarks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +79,7 @@ class StageJob:
       box: the user's box, or None.
       landmarks: the clip's landmark file, or None.
       limits: what is refused.
+      track: how the face is tracked; None tracks nothing.
     """
 
     source: Source
@@ -95,181 +88,7 @@ class StageJob:
     box: Box | None = None
     landmarks: Path | None = None
     limits: MediaLimits = DEFAULT_LIMITS
-
-
-class ClipStage:
-    """Collects the encoded frames of one clip; context manager, whole or absent.
-
-    The clip's folder appears by a rename when `finish` was called and the block ends.
-    """
-
-    def __init__(self, staging: Path, clip_id: str) -> None:
-        """Names the folder after the clip.
-
-        Args:
-          staging: the folder that holds all staged clips.
-          clip_id: the clip.
-        """
-        self.folder = staged_folder(staging, clip_id)
-        self._partial = self.folder.with_name(f"{self.folder.name}.partial")
-
-    def __enter__(self) -> "ClipStage":
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
-        self._file = (self._partial / _FRAMES).open("wb")
-        self._lengths: list[int] = []
-        self._indices: list[int] = []
-        self._report: dict[str, Any] | None = None
-        return self
-
-    def add(self, image: bytes, frame_index: int) -> None:
-        """Appends a frame.
-
-        Args:
-          image: encoded.
-          frame_index: its number in the original clip.
-        """
-        self._file.write(image)
-        self._lengths.append(len(image))
-        self._indices.append(frame_index)
-
-    @property
-    def frame_indices(self) -> np.ndarray:
-        """int64 (t): numbers of the frames added so far in the original clip."""
-        return np.array(self._indices, np.int64)
-
-    def finish(self, report: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """States what the clip is, and adds `encoded_bytes` to its report.
-
-        Args:
-          report: the clip's row of the manifest, and its fingerprint.
-          arrays: fields of the record by name, one row per frame; none for a skipped clip.
-        """
-        report["encoded_bytes"] = sum(self._lengths) + sum(a.nbytes for a in arrays.values())
-        self._report = report
-        np.savez(
-            self._partial / _ARRAYS,
-            lengths=np.array(self._lengths, np.int64),
-            frame_index=self.frame_indices,
-            **arrays,
-        )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-        if kind is not None or self._report is None:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            return
-        write_json(self._partial / _REPORT, self._report)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._partial.rename(self.folder)
-
-
-def staged_folder(staging: Path, clip_id: str) -> Path:
-    """Returns where a clip is staged: names may hold anything, so they are hashed."""
-    return staging / hashlib.sha256(clip_id.encode("utf-8")).hexdigest()[:24]
-
-
-def staged_report(staging: Path, clip_id: str, fingerprint: str | None = None) -> dict | None:
-    """Returns the report of a staged clip, or None if there is none with this fingerprint.
-
-    Args:
-      staging: the folder that holds all staged clips.
-      clip_id: the clip.
-      fingerprint: what the report must carry; None takes any.
-    """
-    report = staged_row(staged_folder(staging, clip_id))
-    if report is None or fingerprint not in (None, report.get("fingerprint")):
-        return None
-    return report
-
-
-def staged_row(folder: Path) -> dict[str, Any] | None:
-    """Returns the report of the clip in a folder of the staging area, or None.
-
-    Args:
-      folder: of one clip; a half-written one has another name than its clip would give it.
-    """
-    try:
-        report = read_json(folder / _REPORT)
-    except DataError:  # absent, or damaged: staged again
-        return None
-    clip_id = report.get("clip_id")
-    named = isinstance(clip_id, str) and staged_folder(folder.parent, clip_id) == folder
-    return report if named else None
-
-
-def staged_examples(
-    staging: Path,
-    report: Mapping[str, Any],
-    optional: Sequence[str],
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yields the records of a staged clip, in order.
-
-    Args:
-      staging: the folder that holds all staged clips.
-      report: the clip's report.
-      optional: the optional fields that every record of the data set has; those this clip lacks
-        are filled: numbers with NaN, visibility and masks with 0, text with ''.
-      shapes: of the fields whose shape depends on the face model.
-
-    Yields:
-      Field name to value; 'image' is encoded bytes.
-    """
-    folder = staged_folder(staging, report["clip_id"])
-    with np.load(folder / _ARRAYS, allow_pickle=False) as content:
-        arrays = dict(content)
-    size = report["crop_size"]
-    missing = {name: _nothing(name, size, shapes or {}) for name in optional if name not in arrays}
-    box = np.array(report["box_px"], np.float32)
-    matrix = crop_matrix(tuple(report["box_px"]), report["crop_size"])
-    with (folder / _FRAMES).open("rb") as file:
-        for row, length in enumerate(arrays["lengths"]):
-            example = {
-                "image": file.read(int(length)),
-                "clip_id": report["clip_id"],
-                "identity_id": report["identity_id"],
-                "frame_index": int(arrays["frame_index"][row]),
-                "source_box_px": box,
-                "crop_matrix": matrix,
-                "schema_version": SCHEMA_VERSION,
-            }
-            for name in optional:
-                value = arrays[name][row] if name in arrays else missing[name]
-                example[name] = storable(name, value, size)
-            yield example
-
-
-def storable(name: str, value: Any, size: int) -> Any:
-    """Returns an optional field as TFDS takes it: text as `str`, masks as png, the rest rounded.
-
-    Args:
-      name: of the field.
-      value: of one record.
-      size: height and width of the images.
-    """
-    field = FIELDS[name]
-    if field.dtype == "str":
-        return str(value)
-    if field.dtype == "mask":
-        return encode_image(value, "png")
-    return round_for_storage(name, value, size) if field.stored else value
-
-
-def _nothing(name: str, size: int, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """What a record holds in an optional field that its clip lacks."""
-    dtype = FIELDS[name].dtype
-    if dtype == "str":
-        return ""
-    if dtype == "mask":
-        return np.zeros((size, size), np.uint8)
-    value = 0 if np.dtype(dtype).kind == "u" else np.nan
-    return np.full(field_shape(name, size, shapes), value, np.dtype(dtype))
+    track: TrackRequest | None = None
 
 
 def stage_clip(job: StageJob) -> dict[str, Any]:
@@ -304,7 +123,11 @@ def stage_clip(job: StageJob) -> dict[str, Any]:
         return {**done, **row, "reused": True}
     row["fingerprint"] = fingerprint
     try:
-        return _stage(job, row)
+        if job.track is None:
+            return _stage(job, row)
+        from data_pipeline.preprocess.tracked_clips import stage_tracked
+
+        return stage_tracked(job, row)
     except TalkingHeadsError as error:
         row |= {"status": SKIPPED, "reason": str(error)}
         with ClipStage(job.staging, source.clip_id) as stage:
@@ -347,13 +170,14 @@ def _fingerprint(job: StageJob, sha256: str) -> str:
         "limits": dataclasses.asdict(job.limits),
         "box": job.box,
         "landmarks": file_hash(job.landmarks) if job.landmarks else None,
+        "track": job.track and dataclasses.asdict(job.track),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _stage(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
     options, warnings = job.options, []
-    frames, height, width, fps, stated = _open_frames(job, warnings)
+    frames, height, width, fps, stated = open_frames(job, warnings)
     check_side("The frames of a clip", height, width)
     landmarks = _landmarks(job, stated, warnings)
     if job.box is not None:
@@ -381,7 +205,8 @@ def _stage(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
                     "A pair needs two; leave single pictures out.",
                 )
             )
-        _check_landmark_count(job, landmarks, decoded, folder=bool(job.source.images))
+        if landmarks is not None and not job.source.images:
+            check_landmark_count(job, landmarks, decoded)
         row |= {
             "status": PRESENT,
             "frames": kept,
@@ -399,10 +224,22 @@ def _stage(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _open_frames(
+def open_frames(
     job: StageJob, warnings: list[str]
 ) -> tuple[Iterator[tuple[int, np.ndarray]], int, int, float, int | None]:
-    """(index, frame) pairs, height, width, frames per second, and the number of frames if known."""
+    """Opens a clip.
+
+    Args:
+      job: the clip.
+      warnings: gets a line for every image that is left out.
+
+    Returns:
+      (index, frame) pairs, height, width, frames per second, and the number of frames if known.
+
+    Raises:
+      MediaError: the video cannot be read.
+      DataError: no image of a folder can be read.
+    """
     if job.source.kind == VIDEO:
         reader = VideoReader(job.source.path, job.limits)
         return (
@@ -459,14 +296,22 @@ def _landmarks(job: StageJob, stated: int | None, warnings: list[str]) -> Landma
         warnings.append(f"landmarks left out: {error}")
         return None
     if stated is not None and stated != len(landmarks.points_px):
-        _check_landmark_count(job, landmarks, stated, folder=False)
+        check_landmark_count(job, landmarks, stated)
     return landmarks
 
 
-def _check_landmark_count(
-    job: StageJob, landmarks: Landmarks | None, frames: int, *, folder: bool
-) -> None:
-    if landmarks is None or folder or len(landmarks.points_px) == frames:
+def check_landmark_count(job: StageJob, landmarks: Landmarks, frames: int) -> None:
+    """Raises unless a clip's landmarks have a row per frame.
+
+    Args:
+      job: the clip.
+      landmarks: of its file.
+      frames: how many the clip has.
+
+    Raises:
+      DataError: another number of rows.
+    """
+    if len(landmarks.points_px) == frames:
         return
     raise DataError(
         requirement(

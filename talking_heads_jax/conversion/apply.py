@@ -57,7 +57,8 @@ def convert_checkpoint(
     """Converts a foreign checkpoint; nothing is overwritten, and nothing in the file is run.
 
     Args:
-      model: 'fomm', 'fnevr', 'gdpw', or a fixed network: 'vgg19'.
+      model: 'fomm', 'fnevr', 'gdpw', or a fixed network: 'vgg19', 'fan', 'face_parsing', 'deca',
+        'deep3d'.
       source: torch (zip or legacy), .npz or .safetensors, in the official names and layouts.
       output: a new folder for a model; for a fixed network a new .safetensors file or a folder for
         it, or None to only register it as an asset.
@@ -212,7 +213,9 @@ def _save_fixed(
     final = folder / f"{model}.safetensors" if output is None else output.absolute()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".conversion.") as temporary:
         written = Path(temporary) / f"{model}.safetensors"
-        flat = {path: np.asarray(leaf) for path, leaf in flatten(variables["params"]).items()}
+        # Without running statistics the file holds the parameters alone.
+        tree = variables if len(variables) > 1 else variables["params"]
+        flat = {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}
         write_safetensors(written, flat, {"network": model, "revision": certificate.revision})
         licence = KNOWN_ASSETS[model].licence
         register_asset(model, written, licence=licence, source=certificate.source["file"])
@@ -244,8 +247,12 @@ def _reverse_fixed(path: Path, output: Path) -> None:
             )
         )
     leftovers = _read_leftovers(_beside(path, EXTRAS))
-    variables = {network: {"params": unflatten(tensors)}}
+    tree = unflatten(tensors)
+    variables = {network: tree if "params" in tree else {"params": tree}}
     state = to_state_dicts(network, variables, leftovers)[network]
+    wrapper = model_table(network).wrapper
+    if wrapper is not None:
+        state = {f"{wrapper}.{name}": array for name, array in state.items()}
     write_safetensors(output, state, {"format": "pt", "model": network})
 
 

@@ -179,6 +179,9 @@ class ModelTable:
       infer_arguments: state dicts -> constructor arguments that their shapes tell.
       prepare: (constructor arguments, state dict of a network) -> the state dict to convert, where
         the model can be asked for in another form than the file's. The way back gives that form.
+      shapes: of a fixed network: () -> its variables' shapes and dtypes.
+      wrapper: of a fixed network: the file's top-level key that holds it; None for files that hold
+        nothing else. A file with the network alone is read as well.
     """
 
     networks: Mapping[str, NetworkTable]
@@ -187,18 +190,24 @@ class ModelTable:
     not_convertible: tuple[str, ...] = ()
     infer_arguments: Callable[[Mapping[str, Mapping[str, Any]]], dict[str, Any]] | None = None
     prepare: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None
+    shapes: Callable[[], Any] | None = None
+    wrapper: str | None = None
 
 
-def convolution(source: str, target: str, layout: str = "conv2d") -> Iterator[Rule]:
-    """Rules of a convolution or linear layer with bias.
+def convolution(
+    source: str, target: str, layout: str = "conv2d", *, bias: bool = True
+) -> Iterator[Rule]:
+    """Rules of a convolution or linear layer.
 
     Args:
       source: official module.
       target: our module, without collection.
       layout: of the kernel.
+      bias: whether it has one.
     """
     yield Rule(f"{source}.weight", f"params/{target}/kernel", layout)
-    yield Rule(f"{source}.bias", f"params/{target}/bias")
+    if bias:
+        yield Rule(f"{source}.bias", f"params/{target}/bias")
 
 
 def affine(source: str, target: str) -> Iterator[Rule]:
@@ -217,6 +226,22 @@ def batch_norm(source: str, target: str) -> Iterator[Rule | Recreated]:
         f"batch_stats/{target}/mean",
         lambda arguments: np.zeros((), np.int64),
     )
+
+
+def residual_trunk(source: str, target: str) -> Iterator[Rule | Recreated]:
+    """Rules of a ResNet without its classifier, in torchvision's names.
+
+    Args:
+      source: official module.
+      target: our `networks.resnet.ResidualTrunk`, without collection.
+    """
+    yield from convolution(f"{source}.conv1", f"{target}/conv_1", bias=False)
+    yield from batch_norm(f"{source}.bn1", f"{target}/norm_1")
+    block, mine = f"{source}.layer{{s}}.{{b}}", f"{target}/layer_{{s}}_{{b}}"
+    yield from convolution(f"{block}.conv{{k}}", f"{mine}/conv_{{k}}", bias=False)
+    yield from batch_norm(f"{block}.bn{{k}}", f"{mine}/norm_{{k}}")
+    yield from convolution(f"{block}.downsample.0", f"{mine}/shortcut_conv", bias=False)
+    yield from batch_norm(f"{block}.downsample.1", f"{mine}/shortcut_norm")
 
 
 def spectral_convolution(source: str, target: str) -> Iterator[Rule]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from talking_heads_jax.conversion.rules import LAYOUTS, ModelTable, NetworkTable, Recreated
@@ -27,8 +26,13 @@ _TABLES = {
     "fnevr": "talking_heads_jax.conversion.fnevr",
     "gdpw": "talking_heads_jax.conversion.gdpw",
     "vgg19": "talking_heads_jax.conversion.vgg19",
+    "fan": "talking_heads_jax.conversion.fan",
+    "face_parsing": "talking_heads_jax.conversion.face_parsing",
+    "deca": "talking_heads_jax.conversion.deca",
+    "deep3d": "talking_heads_jax.conversion.deep3d",
 }
-FIXED_NETWORKS = ("vgg19",)  # one network, one .safetensors, registered as an asset
+# One network, one .safetensors, registered as an asset.
+FIXED_NETWORKS = ("vgg19", "fan", "face_parsing", "deca", "deep3d")
 _LISTED = 10  # offending tensors that an error names
 _SHOWN = 160  # characters of each
 # Top-level keys of related systems' files, for a better message.
@@ -123,11 +127,12 @@ def target_shapes(
     if isinstance(model, TalkingHead):
         key = json.dumps(model.arguments(), sort_keys=True)
         return {name: dict(_model_shapes(model.name, key, name)) for name in names}
-    from talking_heads_jax.networks.vgg19 import Vgg19Features
+    return {model: dict(_fixed_shapes(model))}
 
-    image = jnp.zeros((1, 32, 32, 3))
-    tree = jax.eval_shape(Vgg19Features().init, jax.random.key(0), image)
-    return {model: flatten(tree)}
+
+@functools.lru_cache(maxsize=8)
+def _fixed_shapes(model: str) -> dict[str, jax.ShapeDtypeStruct]:
+    return flatten(model_table(model).shapes())
 
 
 @functools.lru_cache(maxsize=32)
@@ -291,14 +296,18 @@ def _split(
 ) -> tuple[dict[str, dict[str, Any]], list[str], list[str], list[str]]:
     networks: dict[str, dict[str, Any]] = {}
     ignored, impossible, unknown = [], [], []
+    tree = _without_prefix(tree)
+    names = {name: name for name in table.networks}  # key of the file -> network
     if model in FIXED_NETWORKS:
-        return {model: _without_prefix(tree)}, [], [], []
-    for key, value in _without_prefix(tree).items():
+        names = {table.wrapper: model}
+        if not any(key.partition(".")[0] == table.wrapper for key in tree):
+            return {model: tree}, [], [], []
+    for key, value in tree.items():
         head, _, rest = key.partition(".")
-        if key in table.networks and isinstance(value, Mapping):
-            _merge(networks.setdefault(key, {}), value)
-        elif rest and head in table.networks:
-            _merge(networks.setdefault(head, {}), {rest: value})
+        if key in names and isinstance(value, Mapping):
+            _merge(networks.setdefault(names[key], {}), value)
+        elif rest and head in names:
+            _merge(networks.setdefault(names[head], {}), {rest: value})
         elif head in table.not_convertible:
             impossible.append(head)
         elif any(re.fullmatch(pattern, head) for pattern in table.ignored):

@@ -8,7 +8,8 @@ from talking_heads_jax.conversion.rules import (
     convolution,
     network_table,
 )
-from talking_heads_jax.networks.vgg19 import CONVOLUTIONS, TAPS
+from talking_heads_jax.networks.vgg19 import CONVOLUTIONS, TAPS, Vgg19Features
+from talking_heads_jax.networks.weights import variable_shapes
 
 NETWORK = "vgg19"
 _LAST = max(TAPS.values())
@@ -39,4 +40,5 @@ TABLE = ModelTable(
         )
     },
     required=(NETWORK,),
+    shapes=lambda: variable_shapes(Vgg19Features(), 32),
 )

@@ -6,6 +6,7 @@ and memory does not depend on how many frames were seen. Letters: b batch, h w i
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -108,6 +109,18 @@ def _animate(
         )
     prediction = model.animate_frame(variables, encoding, motion).prediction
     return _to_uint8(prediction) if as_uint8 else prediction, driving_motion, motion
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _turn(
+    model: TalkingHead, variables: Mapping[str, Variables], encoding: PyTree, offsets: Array
+) -> Array:
+    """One batch of the source turned by the pose editor, rounded to uint8 on the device."""
+    # The editor wants one encoding per offset; what it does not read is never copied.
+    count = offsets.shape[0]
+    several = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape[1:])), encoding)
+    motion = model.edit_pose(variables, several, offsets)
+    return _to_uint8(model.animate_frame(variables, encoding, motion).prediction)
 
 
 class FrameAnimator:
@@ -372,6 +385,35 @@ class FrameAnimator:
             waiting = (chunk, chunk_sources, submitted)
         if waiting is not None:
             yield from self._unpack(*waiting)
+
+    def turned(self, offsets_rad: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The source turned by its pose editor, frame after frame, without a driving picture.
+
+        At most two batches are in memory, whatever the length.
+
+        Args:
+          offsets_rad: (3,) changes of yaw, pitch, roll from the source's pose; signs as in
+            `geometry.rotations`.
+
+        Yields:
+          (h w 3) uint8 RGB, one per offset, in order.
+
+        Raises:
+          ArgumentError: no source is set, or the model has no pose editor.
+          CheckpointError: the checkpoint has no trained pose editor.
+        """
+        self._require_source()
+        check_pose_editor(self.model, self._variables)
+        waiting: tuple[int, Array] | None = None
+        remaining = iter(offsets_rad)
+        while chunk := list(itertools.islice(remaining, self.batch_size)):
+            offsets = self._pad(np.stack(chunk).astype(np.float32))
+            pictures = _turn(self.model, self._variables, self._encoding, offsets)
+            if waiting is not None:
+                yield from np.asarray(waiting[1])[: waiting[0]]
+            waiting = (len(chunk), pictures)
+        if waiting is not None:
+            yield from np.asarray(waiting[1])[: waiting[0]]
 
     def _chunks(
         self, driving: Iterable[np.ndarray], sources: Iterable[np.ndarray] | None

@@ -1,4 +1,4 @@
-"""Files around an animation: square frames in, landmark files, video or picture-folder sinks out.
+"""Files around an animation: square frames in, video or picture-folder sinks out.
 
 Everything streams: a reader holds one frame, a sink keeps none. Letters: t time, h w image.
 """
@@ -11,23 +11,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
-from talking_heads_jax.errors import (
-    ArgumentError,
-    MediaError,
-    UnsafeFileError,
-    check_file,
-    requirement,
-)
+from talking_heads_jax.errors import ArgumentError, MediaError, requirement
 from talking_heads_jax.media.image import IMAGE_SUFFIXES, read_image, write_image
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits
 from talking_heads_jax.media.resize import resize_image
 from talking_heads_jax.media.video import VideoReader, VideoWriter
-from talking_heads_jax.serialization.npz_file import read_npz
 
 VIDEO_SUFFIX = ".mp4"
-LANDMARKS_KEY = "landmarks68_px"
 
 
 def is_video(path: Path) -> bool:
@@ -96,46 +88,6 @@ def framing_note(what: str, size: tuple[int, int], resolution: int) -> str | Non
     return None
 
 
-def read_landmarks(path: Path) -> Float[np.ndarray, "t n 2"]:
-    """Landmarks of a still or clip from an .npz file, as `prepare` reads them.
-
-    Args:
-      path: the file; its array `landmarks68_px` is (t 68 2), or (68 2) for a still: x, y in pixels,
-        NaN in frames without a face.
-
-    Returns:
-      (t n 2) float64, t = 1 for a still.
-
-    Raises:
-      ArgumentError: if the file cannot be read, or holds no such array.
-    """
-    remedy = f"Give an .npz file with an array {LANDMARKS_KEY} of shape (frames, 68, 2)."
-    check_file(path, ArgumentError)
-    try:
-        landmarks = read_npz(path, f"{path}")[LANDMARKS_KEY]
-    except KeyError:
-        raise ArgumentError(
-            requirement("landmark file", f"hold {LANDMARKS_KEY}", path, remedy)
-        ) from None
-    except (UnsafeFileError, OSError) as error:
-        raise ArgumentError(
-            requirement("landmark file", "be readable", f"{path} ({error})", remedy)
-        ) from None
-    if landmarks.ndim == 2:
-        landmarks = landmarks[None]
-    fits = landmarks.ndim == 3 and landmarks.shape[2] == 2 and landmarks.dtype.kind in "fiu"
-    if not fits or not landmarks.size:
-        raise ArgumentError(
-            requirement(
-                LANDMARKS_KEY,
-                "have shape (frames, 68, 2)",
-                f"{landmarks.dtype} {landmarks.shape} in {path}",
-                remedy,
-            )
-        )
-    return landmarks.astype(np.float64)
-
-
 def still_or_first_frame(
     path: Path, limits: MediaLimits = DEFAULT_LIMITS
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -183,24 +135,23 @@ def frame_at(
 
 
 def held_frames(
-    path: Path, resolution: int, limits: MediaLimits = DEFAULT_LIMITS
-) -> Iterator[UInt8[np.ndarray, "r r 3"]]:
-    """The frames of a video fitted to the model, the last one repeated for ever.
+    path: Path, limits: MediaLimits = DEFAULT_LIMITS
+) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+    """The frames of a video and their numbers, the last one repeated for ever.
 
     Args:
       path: a video.
-      resolution: the model's.
       limits: what is refused.
 
     Yields:
-      (r r 3) uint8.
+      Number of the frame, (h w 3) uint8.
 
     Raises:
       MediaError: if the file cannot be read.
     """
-    for frame in VideoReader(path, limits):
-        last = fit_frame(frame, resolution)
-        yield last
+    for numbered in enumerate(VideoReader(path, limits)):
+        last = numbered
+        yield numbered
     while True:
         yield last
 

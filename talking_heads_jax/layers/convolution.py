@@ -30,13 +30,15 @@ _DIMENSIONS = {2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
 class Conv(nn.Module):
-    """Convolution in two or three dimensions, stride 1, zero padding, with bias.
+    """Convolution in two or three dimensions with zero padding.
 
     Attributes:
       in_features: input channels.
       features: output channels.
       kernel_size: side per spatial axis; its length (2 or 3) is the dimension.
       padding: zeros added on every side of every spatial axis.
+      stride: of every spatial axis.
+      use_bias: whether there is a bias.
       implementation: 'plain', or 'fast': on a CPU, wide 3×3 layers multiply less (Winograd).
       dtype: compute dtype.
       kernel_init: kernel initialiser; None is torch's default.
@@ -47,18 +49,22 @@ class Conv(nn.Module):
     features: int
     kernel_size: tuple[int, ...] = (3, 3)
     padding: int = 1
+    stride: int = 1
+    use_bias: bool = True
     implementation: str = "plain"
     dtype: Any = jnp.float32
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
 
     def setup(self) -> None:
-        """Creates `kernel` (*k, in, out) and `bias` (out,)."""
+        """Creates `kernel` (*k, in, out) and, unless it goes without, `bias` (out,)."""
         fan_in = self.in_features * math.prod(self.kernel_size)
         default = uniform_fan_in(fan_in)
         shape = (*self.kernel_size, self.in_features, self.features)
         self.kernel = self.param("kernel", self.kernel_init or default, shape)
-        self.bias = self.param("bias", self.bias_init or default, (self.features,))
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.param("bias", self.bias_init or default, (self.features,))
 
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *t d"]:
         """Convolves channels-last `x`."""
@@ -67,6 +73,7 @@ class Conv(nn.Module):
             self.kernel,
             self.bias,
             padding=self.padding,
+            stride=self.stride,
             implementation=self.implementation,
             dtype=self.dtype,
         )
@@ -75,25 +82,28 @@ class Conv(nn.Module):
     def apply_weights(
         x: Float[Array, "b *s c"],
         kernel: Float[Array, "*k c d"],
-        bias: Float[Array, " d"],
+        bias: Float[Array, " d"] | None,
         *,
         padding: int,
+        stride: int = 1,
         implementation: str,
         dtype: Any,
     ) -> Float[Array, "b *t d"]:
         """The convolution itself, for callers that merge the weights of several layers."""
-        x, kernel, bias = x.astype(dtype), kernel.astype(dtype), bias.astype(dtype)
-        if implementation == "fast" and _winograd_pays(x, kernel, padding):
-            return conv_3x3(x, kernel, bias, implementation="winograd")
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
+        bias = None if bias is None else bias.astype(dtype)
+        if implementation == "fast" and stride == 1 and _winograd_pays(x, kernel, padding):
+            offset = jnp.zeros(kernel.shape[-1], dtype) if bias is None else bias
+            return conv_3x3(x, kernel, offset, implementation="winograd")
         sides = kernel.ndim - 2
         result = lax.conv_general_dilated(
             x,
             kernel,
-            window_strides=(1,) * sides,
+            window_strides=(stride,) * sides,
             padding=[(padding, padding)] * sides,
             dimension_numbers=_DIMENSIONS[sides],
         )
-        return result + bias
+        return result if bias is None else result + bias
 
 
 def _winograd_pays(x: Array, kernel: Array, padding: int) -> bool:

@@ -3,6 +3,7 @@
 Letters: h w image.
 """
 
+import contextlib
 import os
 import weakref
 from collections.abc import Iterator
@@ -115,6 +116,25 @@ class VideoReader:
           MediaError: while iterating: a frame cannot be decoded or changes size, or there are too
             many.
         """
+        return self._images(self.timed_frames(start, stop, step))
+
+    def timed_frames(
+        self, start: int = 0, stop: int | None = None, step: int = 1
+    ) -> Iterator[tuple[float | None, np.ndarray]]:
+        """Iterates as `frames`, with the moment at which each frame is shown.
+
+        Args:
+          start: first frame.
+          stop: one past the last frame, None for the end.
+          step: distance of the delivered frames.
+
+        Returns:
+          An iterator over (seconds as the container states them, None where it does not; uint8
+          (h w 3) RGB). With a variable frame rate the seconds are not evenly spaced.
+
+        Raises:
+          MediaError: while iterating, as `frames`.
+        """
         iteration = self._frames(start, stop, step)
         self._open_iterations.add(iteration)
         return iteration
@@ -130,7 +150,15 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _frames(self, start: int, stop: int | None, step: int) -> Iterator[np.ndarray]:
+    @staticmethod
+    def _images(timed: Iterator[tuple[float | None, np.ndarray]]) -> Iterator[np.ndarray]:
+        with contextlib.closing(timed):
+            for _, image in timed:
+                yield image
+
+    def _frames(
+        self, start: int, stop: int | None, step: int
+    ) -> Iterator[tuple[float | None, np.ndarray]]:
         with _open(self.path, self.container) as (container, stream):
             stored = _decode(self.path, container, stream, self._threads, self._limits)
             for index, frame in enumerate(stored):
@@ -150,7 +178,7 @@ class VideoReader:
                     image = frame.to_ndarray(format="rgb24")
                     if self.rotation:
                         image = np.ascontiguousarray(np.rot90(image, self.rotation // 90))
-                    yield image
+                    yield frame.time, image
 
 
 class _open:

@@ -44,7 +44,7 @@ class VideoWriter:
 
         Args:
           path: ends in .mp4.
-          fps: frames per second.
+          fps: frames per second; below 1 / 1001 that is taken.
           size: (height, width) of the frames.
           audio_from: a video whose sound is carried over, cut at the end of the written frames:
             its packets as they are where mp4 can hold them, as AAC otherwise. A video without
@@ -70,7 +70,8 @@ class VideoWriter:
             raise ArgumentError(
                 requirement("fps", "be positive", fps, "Use the source's rate, or 25.")
             )
-        self._rate = Fraction(fps).limit_denominator(1001)
+        # A slide show may be slower than the slowest rate of that form, which is not 0.
+        self._rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._options = {"crf": str(crf), "preset": preset, "threads": "1"}
         self._audio_from = audio_from
         self._written = 0

@@ -13,7 +13,9 @@ import numpy as np
 
 from talking_heads_jax.batch import FaceCoefficients
 from talking_heads_jax.errors import check_shape
-from talking_heads_jax.geometry.rotations import axis_angle_from_matrix, matrix_from_axis_angle
+from talking_heads_jax.geometry.deep3d_template import CAMERA_DISTANCE, CENTER_PX, FOCAL_PX
+from talking_heads_jax.geometry.estimator_cameras import matrix_from_deep3d_angles
+from talking_heads_jax.geometry.rotations import axis_angle_from_matrix
 from talking_heads_jax.morphable.clean_arrays import check_indices, numbers, refuse_arrays
 from talking_heads_jax.morphable.skinned_model import SkinnedFaceModel, model_class
 from talking_heads_jax.ops.numerics import matmul_highest, safe_divide, safe_norm
@@ -23,8 +25,6 @@ NUM_VERTICES, NUM_FACES = 35_709, 70_789
 NUM_SHAPE, NUM_EXPRESSION, NUM_TEXTURE = 80, 64, 80
 #: Sizes of the parts of Deep3DFaceRecon's vector of 257, in order.
 DEEP3D_SIZES = (NUM_SHAPE, NUM_EXPRESSION, NUM_TEXTURE, 3, 27, 3)
-FOCAL_PX, CENTER_PX, SIZE_PX = 1015.0, 112.0, 224
-_CAMERA_DISTANCE = 10.0
 _MERGED = ("meanshape", "meantex", "idBase", "exBase", "texBase", "tri", "point_buf", "keypoints")
 # Lambertian factors and normalisations of the first three bands, and the light before gamma.
 _A = (np.pi, 2 * np.pi / np.sqrt(3.0), 2 * np.pi / np.sqrt(8.0))
@@ -69,18 +69,6 @@ def split_deep3d(vector: Float[Array, "b 257"]) -> Deep3DCoefficients:
     shape, expression, texture, angles, light, translation = jnp.split(vector, bounds, axis=-1)
     light = light.reshape(-1, 3, 9)
     return Deep3DCoefficients(shape, expression, texture, angles, light, translation)
-
-
-@typechecked
-def matrix_from_deep3d_angles(angles: Float[Array, "b 3"]) -> Float[Array, "b 3 3"]:
-    """R = R_z · R_y · R_x for column vectors; Deep3DFaceRecon multiplies rows by its transpose.
-
-    Args:
-      angles: radians about x, y, z.
-    """
-    axes = jnp.eye(3, dtype=angles.dtype)
-    x, y, z = (matrix_from_axis_angle(angles[:, i : i + 1] * axes[i]) for i in range(3))
-    return matmul_highest(z, matmul_highest(y, x))
 
 
 @typechecked
@@ -165,7 +153,7 @@ class BfmModel(SkinnedFaceModel):
           vector: see `split_deep3d`.
         """
         vertices = self.vertices(self.coefficients_from_deep3d(vector))
-        return vertices.at[..., 2].set(_CAMERA_DISTANCE - vertices[..., 2])
+        return vertices.at[..., 2].set(CAMERA_DISTANCE - vertices[..., 2])
 
     def albedo(self, texture_coeffs: Float[Array, "b d"]) -> Float[Array, "b v 3"]:
         """Colour of every vertex without light, in [0, 1] for plausible coefficients.

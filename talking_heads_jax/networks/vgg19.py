@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
 from talking_heads_jax.layers.convolution import Conv
+from talking_heads_jax.ops.resize import max_pool
 from talking_heads_jax.typing import Array, Float, PyTree
 
 # torchvision's `features`: indices of the convolutions, their widths, and the taps after ReLU.
@@ -54,16 +54,11 @@ class Vgg19Features(nn.Module):
             if index > _LAST:
                 break
             if index in _POOL_BEFORE:
-                x = _max_pool(x)
+                x = max_pool(x, 2, stride=2)
             x = nn.relu(getattr(self, f"features_{index}")(x))
             if index in TAPS.values():
                 taps.append(x)
         return taps
-
-
-def _max_pool(x: Array) -> Array:
-    lowest = -jnp.inf if x.dtype != jnp.bfloat16 else jnp.asarray(-jnp.inf, x.dtype)
-    return lax.reduce_window(x, lowest, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
 def random_parameters(seed: int) -> PyTree:

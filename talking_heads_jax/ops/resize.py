@@ -208,3 +208,24 @@ def average_pool(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 
     h, w = h // factor, w // factor
     blocks = x[:, : h * factor, : w * factor].reshape(b, h, factor, w, factor, c)
     return jnp.mean(blocks, axis=(2, 4))
+
+
+@typechecked
+def max_pool(
+    x: Float[Array, "b h w c"], size: int, *, stride: int, padding: int = 0
+) -> Float[Array, "b h2 w2 c"]:
+    """Largest value of each window; a remainder at the right and bottom is dropped.
+
+    Args:
+      x: images or maps.
+      size: side of the window.
+      stride: from one window to the next.
+      padding: rows and columns added on every side; they never win.
+
+    Returns:
+      floor((side + 2 padding - size) / stride) + 1 pixels a side, in the dtype of `x`.
+    """
+    lowest = -jnp.inf if x.dtype != jnp.bfloat16 else jnp.asarray(-jnp.inf, x.dtype)
+    edges = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    windows = ((1, size, size, 1), (1, stride, stride, 1))
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, *windows, edges)

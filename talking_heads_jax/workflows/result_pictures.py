@@ -1,6 +1,7 @@
 """Pictures of a trained row for docs/results.md: some pairs, its worst ones, and the pose sweep."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ def enlarged(grid: np.ndarray, *, size: int) -> np.ndarray:
     """
     times = max(1, _SHOWN_PX // size)
     return grid.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def worst_pairs(errors: Sequence[float], count: int) -> list[int]:
+    """Positions of the pairs with the largest errors, in the order of the list.
+
+    Args:
+      errors: of all pairs; NaN, where no frame shows the region, is never among them.
+      count: at most so many.
+    """
+    values = np.asarray(errors, np.float64)
+    known = np.flatnonzero(np.isfinite(values))
+    chosen = known[np.argsort(-values[known], kind="stable")[:count]]
+    return sorted(chosen.tolist())
 
 
 def draw_worst(loaded: Any, data: Path, output: Path, *, protocol: str) -> None:
@@ -78,9 +92,8 @@ def draw_worst(loaded: Any, data: Path, output: Path, *, protocol: str) -> None:
         truth=truth,
         gallery_pairs=len(pair_list.pairs),
     )
-    errors = np.nan_to_num(result.values[MODEL_ROW][_WORST_BY])
-    worst = set(np.argsort(-errors, kind="stable")[:_NUM_WORST].tolist())
-    rows = [row for index, row in enumerate(result.gallery) if index in worst]
+    worst = worst_pairs(result.values[MODEL_ROW][_WORST_BY], _NUM_WORST)
+    rows = [result.gallery[index] for index in worst]
     grid = picture_grid(dataclasses.replace(result, gallery=rows))
     write_image(output, enlarged(grid, size=loaded.model.resolution))
 

@@ -15,6 +15,7 @@ import pytest
 from data_pipeline.preprocess import staging
 from data_pipeline.preprocess.arrays import ClipFrames, write_clips
 from data_pipeline.preprocess.prepare import prepare_dataset
+from data_pipeline.preprocess.staged_clips import ClipStage, staged_row
 from data_pipeline.schema import read_clip_table
 from data_pipeline.sources import FrameSource
 from talking_heads_jax.errors import ArgumentError, DataError
@@ -187,7 +188,7 @@ def test_prepare_reuses_finished_clips(
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(staging, "_open_frames", refuse)
+    monkeypatch.setattr(staging, "open_frames", refuse)
     summary = prepare(videos, output)
     assert summary.reused == 7
     assert content_of(output / "records") == content_of(dataset / "records")
@@ -206,6 +207,15 @@ def test_prepare_stages_a_changed_clip_again(tmp_path: Path, monkeypatch) -> Non
     write_landmarks(folder / "eve_landmarks.npz", 9, shift=5)
     assert prepare(folder, output).reused == 5
     assert len(records_of(output)["bob#1.webm"]) == 4
+
+
+def test_clips_that_an_earlier_version_staged_are_staged_again(tmp_path: Path) -> None:
+    with ClipStage(tmp_path, "a") as stage:
+        stage.add(b"picture", 0)
+        stage.finish({"clip_id": "a", "status": "present"}, {})
+    assert staged_row(stage.folder)["clip_id"] == "a"
+    (stage.folder / "image.bin").rename(stage.folder / "frames.bin")
+    assert staged_row(stage.folder) is None
 
 
 @pytest.mark.integration
@@ -343,7 +353,8 @@ def test_prepare_refuses_options_without_sense(tmp_path: Path, videos: Path) -> 
 
 
 def test_workers_never_import_jax() -> None:
-    code = "import data_pipeline.preprocess.staging, sys; print('jax' in sys.modules)"
+    modules = "data_pipeline.preprocess.staging, data_pipeline.preprocess.tracked_clips"
+    code = f"import {modules}, sys; print('jax' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

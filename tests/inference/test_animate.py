@@ -183,10 +183,32 @@ def test_animate_clip_finds_the_best_frame_from_landmarks(animate, tmp_path):
     assert animate(**given, best_frame="off")[0].best_frame == 0
 
 
+def test_the_best_frame_is_found_in_tables_of_shares_of_the_frame(animate, tmp_path):
+    """Shares need the size of either file's frames; wide frames would be squeezed without it."""
+    face = np.random.default_rng(0).uniform(20, 180, (478, 2))
+    driving = np.stack([face * (1.0 + 0.1 * (i - 2), 1.0) for i in range(4)])  # alike: number 2
+    source = tmp_path / "large.png"
+    write_image(source, moving_frames(1, (200, 200))[0])
+    wide = write_clip(tmp_path / "wide.mp4", moving_frames(4, (200, 400)))
+    for name, points, width in (("source", face[None], 200), ("driving", driving, 400)):
+        header = ["frame", *(f"{axis}_{i}" for axis in "xy" for i in range(478))]
+        shares = points / (width, 200)
+        lines = [[i, *row[:, 0], *row[:, 1]] for i, row in enumerate(shares)]
+        lines = [",".join(map(str, line)) for line in (header, *lines)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    result, _ = animate(
+        source=source,
+        driving=wide,
+        source_landmarks=tmp_path / "source.csv",
+        driving_landmarks=tmp_path / "driving.csv",
+    )
+    assert result.best_frame == 2
+
+
 def test_animate_clip_without_landmarks_starts_at_the_first_frame_and_says_so(animate):
     result, _ = animate()
     assert result.best_frame == 0
-    assert any("no landmarks" in note for note in result.notes)
+    assert any("no landmarks of the source and the driving clip" in note for note in result.notes)
     assert not any("no landmarks" in note for note in animate(best_frame="off")[0].notes)
 
 
@@ -257,7 +279,11 @@ def test_animate_clip_leaves_an_old_file_alone_when_it_fails(
         ({"best_frame": -1}, "best frame"),
         ({"best_frame": "first"}, "best frame"),
         ({"best_frame": True}, "best frame"),
-        ({"source_landmarks": "a.npz"}, "landmarks must be given of both"),
+        ({"source_landmarks": "a.npz", "crop": "centre"}, "landmarks must be given of both"),
+        ({"crop": "face"}, "crop must be"),
+        ({"recipe": "close"}, "recipe must be"),
+        ({"source_box": (4.0, 4.0, 4.0, 8.0)}, "box must have x0 < x1"),
+        ({"paste_back": True, "side_by_side": True}, "paste back must stand alone"),
         ({"pose": (1.0, 0.0, 0.0), "relative": False}, "pose must be combined"),
         ({"batch_size": 0}, "batch size"),
         ({"pose": (1.0, 0.0, 0.0)}, "pose editor"),

@@ -12,7 +12,6 @@ from talking_heads_jax.inference.clips import (
     framing_note,
     held_frames,
     open_sink,
-    read_landmarks,
     still_or_first_frame,
 )
 from talking_heads_jax.media.image import read_image, write_image
@@ -72,41 +71,11 @@ def test_still_or_first_frame_reads_both(tmp_path):
 def test_held_frames_repeats_the_last(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", moving_frames(3))
     stored = list(VideoReader(clip))
-    held = held_frames(clip, SIDE)
+    held = held_frames(clip)
     for index in range(7):
-        np.testing.assert_array_equal(next(held), stored[min(index, 2)])
-
-
-def test_read_landmarks_reads_clips_and_stills(tmp_path):
-    landmarks = np.random.default_rng(0).uniform(0, 256, (5, 68, 2)).astype(np.float16)
-    np.savez(tmp_path / "clip.npz", landmarks68_px=landmarks, other=np.zeros(3))
-    np.testing.assert_array_equal(read_landmarks(tmp_path / "clip.npz"), landmarks)
-    np.savez(tmp_path / "still.npz", landmarks68_px=landmarks[0])
-    assert read_landmarks(tmp_path / "still.npz").shape == (1, 68, 2)
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        {"wrong": np.zeros((1, 68, 2))},
-        {"landmarks68_px": np.zeros((2, 68, 3))},
-        {"landmarks68_px": np.zeros((0, 68, 2))},
-        {"landmarks68_px": np.array([["a"]])},
-        {"landmarks68_px": np.array([{"code": 1}], dtype=object)},
-    ],
-)
-def test_read_landmarks_refuses_other_arrays(tmp_path, arrays):
-    np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(ArgumentError, match="landmarks68_px"):
-        read_landmarks(tmp_path / "bad.npz")
-
-
-def test_read_landmarks_refuses_files_that_are_no_npz(tmp_path):
-    (tmp_path / "text.npz").write_text("not a zip")
-    (tmp_path / "empty.npz").write_bytes(b"")
-    for name in ("text.npz", "empty.npz", "absent.npz"):
-        with pytest.raises(ArgumentError, match="readable"):
-            read_landmarks(tmp_path / name)
+        number, frame = next(held)
+        assert number == min(index, 2)
+        np.testing.assert_array_equal(frame, stored[number])
 
 
 def test_check_output_protects_what_exists(tmp_path):

@@ -41,6 +41,28 @@ def test_conv_equals_a_sum_of_shifted_products() -> None:
     np.testing.assert_allclose(module.apply(variables, x), expected + bias, atol=_TOLERANCE)
 
 
+def test_conv_with_a_stride_keeps_every_nth_pixel() -> None:
+    """Both borders are padded alike, which 'SAME' would not do; without a bias there is none."""
+    x = np.random.default_rng(1).normal(size=(1, 8, 11, 2)).astype(np.float32)
+    options = {"kernel_size": (7, 7), "padding": 3, "use_bias": False}
+    dense, strided = Conv(2, 3, **options), Conv(2, 3, stride=2, **options)
+    variables = dense.init(jax.random.key(0), x)
+    assert set(variables["params"]) == {"kernel"}
+    every = dense.apply(variables, x)
+    np.testing.assert_allclose(strided.apply(variables, x), every[:, ::2, ::2], atol=_TOLERANCE)
+
+
+def test_fast_conv_without_bias_equals_plain() -> None:
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 128))
+    plain, fast = (
+        Conv(128, 128, use_bias=False, implementation=name) for name in ("plain", "fast")
+    )
+    variables = plain.init(jax.random.key(1), x)
+    np.testing.assert_allclose(
+        jax.jit(plain.apply)(variables, x), jax.jit(fast.apply)(variables, x), atol=_TOLERANCE
+    )
+
+
 def test_conv_starts_uniform_within_torch_bounds() -> None:
     params = Conv(16, 32).init(jax.random.key(0), jnp.zeros((1, 4, 4, 16)))["params"]
     bound = 1 / np.sqrt(16 * 9)

@@ -63,6 +63,38 @@ def test_crop_and_resize_repeats_the_edge_outside() -> None:
     assert np.array_equal(cropped, np.pad(image, ((3, 1), (4, 0), (0, 0)), mode="edge"))
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("outside", ["edge", "black", "white"])
+def test_crop_and_resize_resamples_only_what_the_image_reaches(interpolation, outside) -> None:
+    """Far outside: the same as padding the whole box first."""
+    image = np.random.default_rng(3).random((20, 30, 3), np.float32)
+    box, pads = (-170.3, -90.6, 129.7, 209.4), ((91, 190), (171, 100), (0, 0))
+    fill = {"mode": "edge"} if outside == "edge" else {"constant_values": float(outside == "white")}
+    padded = np.pad(image, pads, **fill)
+    inside = (box[0] + 171, box[1] + 91, box[2] + 171, box[3] + 91)
+    names = {"interpolation": interpolation, "outside": outside}
+    for size in (100, 450):  # smaller and larger than the box
+        expected = crop_and_resize(padded, inside, size, interpolation=interpolation)
+        np.testing.assert_allclose(
+            crop_and_resize(image, box, size, **names), expected, atol=1e-3
+        )  # Pillow holds boxes in single precision
+
+
+def test_crop_and_resize_clips_the_overshoot_of_bytes() -> None:
+    step = np.zeros((8, 8, 3), np.uint8)
+    step[:, 4:] = 255
+    large = crop_and_resize(step, (0, 0, 8, 8), 32, interpolation="lanczos")
+    exact = crop_and_resize(step.astype(np.float32), (0, 0, 8, 8), 32, interpolation="lanczos")
+    assert exact.max() > 260 and exact.min() < -5
+    assert np.abs(large - exact.clip(0, 255)).max() <= 1
+
+
+def test_crop_and_resize_refuses_unknown_names() -> None:
+    for wrong in ({"interpolation": "area"}, {"outside": "grey"}):
+        with pytest.raises(ArgumentError, match=r"'lanczos'|'white'"):
+            crop_and_resize(ramp(10, 10), (0, 0, 5, 5), 8, **wrong)
+
+
 def test_crop_and_resize_refuses_boxes_without_pixels() -> None:
     for box in ((5, 5, 5, 9), (9, 5, 5, 9), (-5, 0, 0, 5), (10, 0, 12, 5), (np.nan, 0, 5, 5)):
         with pytest.raises(ArgumentError, match="crop box"):

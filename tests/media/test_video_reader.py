@@ -216,3 +216,15 @@ def test_reader_survives_damaged_bytes_with_frames_or_one_error(tmp_path: Path, 
             assert "\n" not in str(error)
             outcomes.add("error")
     assert outcomes == {"frames", "error"}
+
+
+def test_timed_frames_give_each_frame_with_its_moment(tmp_path: Path) -> None:
+    reader = VideoReader(write_clip(tmp_path / "clip.mp4", moving_frames(6), fps=Fraction(10)))
+    timed = list(reader.timed_frames(1, 6, 2))
+    np.testing.assert_allclose([moment for moment, _ in timed], [0.1, 0.3, 0.5], atol=1e-3)
+    for (_, image), expected in zip(timed, reader.frames(1, 6, 2), strict=True):
+        assert np.array_equal(image, expected)
+    under_way = reader.timed_frames()
+    next(under_way)
+    reader.close()
+    assert list(under_way) == []

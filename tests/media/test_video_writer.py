@@ -130,6 +130,11 @@ def test_writer_can_take_sound_from_the_file_it_replaces(tmp_path: Path) -> None
     assert VideoReader(write(path, frames[:, ::-1], audio_from=path)).has_audio
 
 
+def test_a_slide_show_is_written_at_the_slowest_rate(tmp_path):
+    frames = np.zeros((2, 32, 32, 3), np.uint8)
+    assert len(list(VideoReader(write(tmp_path / "slow.mp4", frames, fps=2 / 7200)))) == 2
+
+
 def test_writer_refuses_what_makes_no_video(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"end in \.mp4"):
         VideoWriter(tmp_path / "out.gif", 25, (32, 32))

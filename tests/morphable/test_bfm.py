@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from talking_heads_jax.errors import ArgumentError
+from talking_heads_jax.geometry.estimator_cameras import matrix_from_deep3d_angles
 from talking_heads_jax.morphable.bfm import (
     BfmModel,
     bfm_arrays,
-    matrix_from_deep3d_angles,
     project_to_px,
     spherical_harmonic_colour,
     split_deep3d,

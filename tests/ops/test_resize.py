@@ -155,3 +155,16 @@ def test_average_pool_equals_block_means_and_drops_the_rest():
     result = resize.average_pool(x, 2)
     assert result.shape == (2, 2, 3, 3)
     np.testing.assert_allclose(result[1, 1, 2], np.asarray(x)[1, 2:4, 4:6].mean((0, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1)])
+def test_max_pool_equals_the_largest_of_each_window(size, stride, padding):
+    x = _image(2, 5, 8, 3) - 5  # below zero: a padding of zeros would win
+    result = np.asarray(resize.max_pool(x, size, stride=stride, padding=padding))
+    rows, columns = ((side + 2 * padding - size) // stride + 1 for side in (5, 8))
+    assert result.shape == (2, rows, columns, 3)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * stride - padding, column * stride - padding
+            window = np.asarray(x)[:, max(top, 0) : top + size, max(left, 0) : left + size]
+            np.testing.assert_array_equal(result[:, row, column], window.max(axis=(1, 2)))

@@ -53,6 +53,13 @@ STEPS = {
         "feature_2": (1, 2, 2, 9),
         "feature_3": (1, 1, 1, 17),
     },
+    "fan_2d": {
+        "heatmaps_0": (1, 5, 5, 3),
+        "heatmaps_1": (1, 5, 5, 3),
+        "heatmaps_2": (1, 5, 5, 3),
+        "heatmaps_3": (1, 3, 3, 3),
+    },
+    "bisenet_face_parsing": {"logits": (1, 7, 9, 1)},
 }
 # Output -> n where the full format already stores every n-th row and column.
 STORED_STEPS = {
@@ -60,6 +67,8 @@ STORED_STEPS = {
     "gdpw_discriminator": {f"feature_{i}": 4 for i in range(4)},
     "vgg19_features": {"relu1_1": 8, "relu2_1": 8, "relu3_1": 4, "relu4_1": 2},
     "fomm_training_step": {"prediction": 2},
+    "fan_2d": {"heatmaps_0": 4, "heatmaps_1": 4, "heatmaps_2": 4, "heatmaps_3": 2},
+    "bisenet_face_parsing": {"logits": 4},
 }
 CASES = (
     "fomm_kp_detector",
@@ -71,6 +80,10 @@ CASES = (
     "vgg19_features",
     "fomm_training_step",
     "gdpw_discriminator",
+    "fan_2d",
+    "bisenet_face_parsing",
+    "deca_regressor",
+    "deep3d_regressor",
 )
 
 

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from configs.common import check_config
 from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.workflows import results, results_page
+from talking_heads_jax.workflows.result_pictures import enlarged, worst_pairs
 from talking_heads_jax.workflows.result_rows import ROWS, TABLES, DataRow, TrainingRow
 from talking_heads_jax.workflows.results import Places, in_order, main, run_rows, training_config
 
@@ -147,3 +149,17 @@ def test_the_page_shows_finished_rows_and_keeps_the_words(places):
     places.page.write_text(_PAGE.replace("<!-- end:rows -->", ""))
     with pytest.raises(ArgumentError, match="rows missing or unknown"):
         results_page.write_results_page(places.page, places.output)
+
+
+def test_worst_pairs_leave_out_what_shows_no_mouth():
+    errors = [0.1, float("nan"), 0.4, 0.2, 0.4]
+    assert worst_pairs(errors, 2) == [2, 4] and worst_pairs(errors, 9) == [0, 2, 3, 4]
+    assert worst_pairs([float("nan")], 3) == []
+
+
+def test_enlarged_pictures_repeat_pixels():
+    grid = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    large = enlarged(grid, size=64)
+    assert large.shape == (6, 9, 3)
+    np.testing.assert_array_equal(large[1::3, 1::3], grid)
+    np.testing.assert_array_equal(enlarged(grid, size=512), grid)

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from data_pipeline.builders.video_clips.video_clips import numbered_examples
 from data_pipeline.preprocess.finishing import SHARD_BYTES
-from data_pipeline.preprocess.staging import storable
+from data_pipeline.preprocess.staged_clips import storable
 from data_pipeline.records import tfds_features
 from data_pipeline.schema import FIELDS, OPTIONAL_FIELDS, SCHEMA_VERSION
 from data_pipeline.synthetic.clip_plan import PlannedClip, plan_clips

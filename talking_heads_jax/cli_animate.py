@@ -1,0 +1,158 @@
+"""The verb `animate`: a portrait and a driving video or motion file → a video."""
+
+import argparse
+from pathlib import Path
+
+from talking_heads_jax.cli_options import (
+    DETECTORS,
+    RECIPES,
+    add_limits,
+    media_limits,
+    positive,
+    use_compile_cache,
+)
+
+_EXIT_OK = 0
+
+
+def add_animate(verbs: argparse._SubParsersAction) -> None:
+    """Adds the verb.
+
+    Args:
+      verbs: of the program's parser.
+    """
+    verb = verbs.add_parser("animate", help="move a portrait by the motion of a video")
+    verb.set_defaults(run=_animate)
+    verb.add_argument(
+        "--checkpoint", type=Path, required=True, help="a converted model or a training folder"
+    )
+    verb.add_argument("--source", type=Path, required=True, help="portrait: image or video")
+    verb.add_argument(
+        "--driving", type=Path, required=True, help="video that gives the motion, or motion file"
+    )
+    verb.add_argument("--output", type=Path, required=True, help="video to write")
+    motion = verb.add_mutually_exclusive_group()
+    motion.add_argument(
+        "--relative", action="store_true", help="add the driver's movement to the source (default)"
+    )
+    motion.add_argument(
+        "--absolute", action="store_true", help="take the driver's pose and proportions as they are"
+    )
+    verb.add_argument(
+        "--adapt-scale", action="store_true", help="scale movement by the size of the source's face"
+    )
+    verb.add_argument(
+        "--best-frame",
+        type=_best_frame,
+        default="auto",
+        metavar="N|auto|off",
+        help="driving frame that counts as rest: a number, the one most like the source by "
+        "landmarks (auto, the default), or the first (off)",
+    )
+    verb.add_argument("--side-by-side", action="store_true", help="show source and driving too")
+    verb.add_argument("--keypoints", action="store_true", help="draw the keypoints")
+    verb.add_argument("--no-audio", action="store_true", help="leave the driving sound out")
+    verb.add_argument(
+        "--pose",
+        type=float,
+        nargs=3,
+        metavar=("YAW", "PITCH", "ROLL"),
+        help="turn the head by these degrees; needs a model with a trained pose editor",
+    )
+    verb.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="arithmetic of the networks (default: the checkpoint's)",
+    )
+    verb.add_argument(
+        "--batch-size", type=positive, default=1, help="frames computed together (default 1)"
+    )
+    verb.add_argument("--plain", action="store_true", help="the reference path without savings")
+    _add_framing(verb)
+    add_limits(verb, "--max-clip-frames", "--max-frames")
+
+
+def _add_framing(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("framing", "from raw photographs and videos, and back")
+    group.add_argument(
+        "--crop",
+        choices=("auto", "centre", "none"),
+        default="auto",
+        help="auto: about the face, where the picture has not the model's size; centre: the middle "
+        "square; none: the whole picture, which must be square",
+    )
+    group.add_argument(
+        "--recipe", choices=RECIPES, default="prepare", help="how crops lie about the face"
+    )
+    group.add_argument(
+        "--detector",
+        choices=DETECTORS,
+        default="auto",
+        help="what finds faces without landmarks (auto: the first that is installed)",
+    )
+    for name in ("source", "driving"):
+        group.add_argument(
+            f"--{name}-landmarks",
+            type=Path,
+            metavar="FILE",
+            help="for the crop, and for --best-frame auto if both are given",
+        )
+        group.add_argument(
+            f"--{name}-box",
+            type=float,
+            nargs=4,
+            metavar=("X0", "Y0", "X1", "Y1"),
+            help="instead: the crop itself, pixels",
+        )
+    group.add_argument(
+        "--paste-back", action="store_true", help="put the result back into the whole source"
+    )
+
+
+def _animate(arguments: argparse.Namespace) -> int:
+    use_compile_cache()
+    from talking_heads_jax.inference.animate import AnimateOptions, animate_files
+
+    animate_files(
+        arguments.checkpoint,
+        arguments.source,
+        arguments.driving,
+        arguments.output,
+        options=AnimateOptions(
+            relative=not arguments.absolute,
+            adapt_scale=arguments.adapt_scale,
+            best_frame=arguments.best_frame,
+            source_landmarks=arguments.source_landmarks,
+            driving_landmarks=arguments.driving_landmarks,
+            side_by_side=arguments.side_by_side,
+            keypoints=arguments.keypoints,
+            audio=not arguments.no_audio,
+            pose=tuple(arguments.pose) if arguments.pose else None,
+            batch_size=arguments.batch_size,
+            precision=arguments.precision,
+            plain=arguments.plain,
+            crop=arguments.crop,
+            recipe=arguments.recipe,
+            detector=arguments.detector,
+            source_box=tuple(arguments.source_box) if arguments.source_box else None,
+            driving_box=tuple(arguments.driving_box) if arguments.driving_box else None,
+            paste_back=arguments.paste_back,
+            limits=media_limits(arguments),
+        ),
+    )
+    return _EXIT_OK
+
+
+def _best_frame(text: str) -> int | str:
+    """`auto`, `off` or a frame number."""
+    if text in ("auto", "off"):
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(
+            f"must be auto, off or a frame number from 0, got {text!r}"
+        )
+    return number

@@ -1,0 +1,114 @@
+"""What the command line's verbs share: types of options, and limits on media files."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from talking_heads_jax.media.limits import MediaLimits
+
+#: `tracking.alignment.RECIPES`, whose import is too heavy for `--help`.
+RECIPES = ("prepare", "fomm_clip_box", "deca_224", "gdpw_256", "deep3d_224", "eg3d_512")
+#: Likewise `tracking.detection.DETECTORS`, and `morphable.registry.MORPHABLE_NAMES` with 'none'.
+DETECTORS = ("auto", "dlib", "cascade", "centre")
+MORPHABLES = ("procedural", "ict", "flame2020", "flame2023", "bfm09", "none")
+
+
+def positive(text: str) -> int:
+    """A positive integer.
+
+    Args:
+      text: as typed.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return number
+
+
+def count(text: str) -> int:
+    """An integer from 0.
+
+    Args:
+      text: as typed.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0, got {text!r}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds.
+
+    Args:
+      text: as typed.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
+    return number
+
+
+def add_limits(verb: argparse.ArgumentParser, *frames_flags: str) -> None:
+    """Adds the options that `media_limits` reads.
+
+    Args:
+      verb: the verb's parser.
+      *frames_flags: the names of the limit on a clip's frames.
+    """
+    group = verb.add_argument_group("limits", "what is refused before it is decoded")
+    group.add_argument(
+        "--max-pixels", type=positive, metavar="N", help="pixels of a frame (64000000)"
+    )
+    group.add_argument(
+        *frames_flags,
+        dest="max_clip_frames",
+        type=positive,
+        metavar="N",
+        help="frames of a clip (432000)",
+    )
+    group.add_argument(
+        "--max-duration", type=seconds, metavar="SECONDS", help="of a clip, as it states (7200)"
+    )
+
+
+def media_limits(arguments: argparse.Namespace) -> "MediaLimits":
+    """What the options allow a picture or clip to be; the library's own limits for the others.
+
+    Args:
+      arguments: of a verb with `add_limits`.
+    """
+    from talking_heads_jax.media.limits import MediaLimits
+
+    given = {
+        "max_pixels": arguments.max_pixels,
+        "max_frames": arguments.max_clip_frames,
+        "max_duration_s": arguments.max_duration,
+    }
+    return MediaLimits(**{name: value for name, value in given.items() if value is not None})
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs between runs; the environment's own choice wins."""
+    from talking_heads_jax.assets import home_folder
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home_folder() / "xla"))

@@ -1,0 +1,1 @@
+"""Photo or video → face box, landmarks, coefficients, camera and crop, steady over time."""
