@@ -31,8 +31,8 @@ _ARGUMENTS = {
 def official(guidance):
     """A tiny system, its variables, and a file as the official trainer saves it."""
     arguments = _ARGUMENTS | {"guidance": guidance}
-    if guidance == "geometry":
-        arguments["num_vertices"] = None
+    if guidance == "geometry":  # it has no codes, so a file cannot tell how many
+        del arguments["num_vertices"], arguments["num_codes"]
     model = build_model("gdpw", **arguments)
     variables = random_variables(model, ("generator", "discriminator"))
     states = to_state_dicts(model, variables)
