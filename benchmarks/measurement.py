@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from talking_heads_jax.serialization.atomic_file import replace_text
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -172,9 +174,7 @@ def load_config(argument: str, overrides: list[str]) -> dict[str, Any]:
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
     """Writes results as json, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    replace_text(path, json.dumps(results, indent=2) + "\n")
     print(f"written: {path}")
 
 

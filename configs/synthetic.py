@@ -18,7 +18,7 @@ def make_small(config: ConfigDict, *, size: int, steps: int) -> None:
     """
     data = config.data
     data.resolution = config.model.resolution = size
-    data.batch_size = 4  # at equal time more steps of fewer pairs reached a better mouth
+    data.batch_size = 4
     data.num_threads = 2
     data.masks = True
     for jitter in ("contrast", "hue"):

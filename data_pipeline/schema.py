@@ -9,13 +9,13 @@ per frame, the frames of a clip one after another), `clips.json` (the clip table
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from talking_heads_jax.errors import DataError, check_file, requirement
+from talking_heads_jax.serialization.atomic_file import replace_text
 
 #: Version of the record and of the clip table; readers refuse what they do not know.
 SCHEMA_VERSION = 2
@@ -314,12 +314,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
       path: the file.
       content: what to write.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from talking_heads_jax.errors import ArgumentError, AssetNotFoundError, requirement
+from talking_heads_jax.serialization.atomic_file import replace_text, replacing
 
 _INDEX = "assets.json"
 _CHUNK = 2**20
@@ -318,10 +318,11 @@ def register_asset(
                 )
             )
     if target.resolve() != path.resolve():
-        _copy_atomically(path, target)
+        with replacing(target) as partial:
+            shutil.copyfile(path, partial)
     index[name] = asset
     document = {entry.name: _without_name(entry) for entry in index.values()}
-    _write_atomically(folder / _INDEX, json.dumps(document, indent=2, sort_keys=True) + "\n")
+    replace_text(folder / _INDEX, json.dumps(document, indent=2, sort_keys=True) + "\n")
     return asset
 
 
@@ -350,28 +351,3 @@ def _without_name(asset: Asset) -> dict[str, Any]:
     fields = dataclasses.asdict(asset)
     del fields["name"]
     return fields
-
-
-def _temporary(target: Path) -> Path:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    os.chmod(name, 0o644)
-    return Path(name)
-
-
-def _copy_atomically(source: Path, target: Path) -> None:
-    temporary = _temporary(target)
-    try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_atomically(target: Path, text: str) -> None:
-    temporary = _temporary(target)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

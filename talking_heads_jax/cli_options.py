@@ -1,11 +1,15 @@
 """What the command line's verbs share: types of options, and limits on media files."""
 
 import argparse
+import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from talking_heads_jax.media.limits import MediaLimits
+
+N = TypeVar("N", int, float)
 
 #: `tracking.alignment.RECIPES`, whose import is too heavy for `--help`.
 RECIPES = ("prepare", "fomm_clip_box", "deca_224", "gdpw_256", "deep3d_224", "eg3d_512")
@@ -23,13 +27,7 @@ def positive(text: str) -> int:
     Raises:
       argparse.ArgumentTypeError: it is none.
     """
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
-    return number
+    return _number(text, int, lambda number: number > 0, "a positive integer")
 
 
 def count(text: str) -> int:
@@ -41,13 +39,7 @@ def count(text: str) -> int:
     Raises:
       argparse.ArgumentTypeError: it is none.
     """
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0, got {text!r}")
-    return number
+    return _number(text, int, lambda number: number >= 0, "an integer from 0")
 
 
 def seconds(text: str) -> float:
@@ -59,12 +51,18 @@ def seconds(text: str) -> float:
     Raises:
       argparse.ArgumentTypeError: it is none.
     """
+    return _number(
+        text, float, lambda number: 0 < number < math.inf, "a positive number of seconds"
+    )
+
+
+def _number(text: str, kind: type[N], fits: Callable[[N], bool], what: str) -> N:
     try:
-        number = float(text)
+        number = kind(text)
     except ValueError:
-        number = 0.0
-    if not 0.0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
+        number = None
+    if number is None or not fits(number):
+        raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}")
     return number
 
 

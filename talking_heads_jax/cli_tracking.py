@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from talking_heads_jax.morphable.base import MorphableModel
     from talking_heads_jax.tracking.track import ClipTrack
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _MESHES_AT_ONCE = 16
 _SMOOTHINGS = ("none", "one-euro", "gaussian")
 
@@ -111,7 +110,9 @@ def _track(arguments: argparse.Namespace) -> int:
         save_motion(arguments.save, track)
     quality = {"file": arguments.clip.name, **track.quality()}
     if arguments.report is not None:
-        _write_text(arguments.report, json.dumps(quality, indent=2) + "\n")
+        from talking_heads_jax.serialization.atomic_file import replace_text
+
+        replace_text(arguments.report, json.dumps(quality, indent=2) + "\n")
     if arguments.overlay is not None:
         _write_overlay(arguments, track, model)
     for line in summary(quality, track):
@@ -215,7 +216,9 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """Raises before any work if a result could not be written, or would destroy an input."""
-    endings = {"save": (".npz",), "overlay": (".mp4", *_IMAGES), "report": (".json",)}
+    from talking_heads_jax.media.image import IMAGE_SUFFIXES
+
+    endings = {"save": (".npz",), "overlay": (".mp4", *IMAGE_SUFFIXES), "report": (".json",)}
     for name, legal in endings.items():
         path = getattr(arguments, name)
         if path is None:
@@ -240,11 +243,11 @@ def _write_overlay(
     arguments: argparse.Namespace, track: "ClipTrack", model: "MorphableModel | None"
 ) -> None:
     """Draws the track on every frame, or on the clip's middle one for a picture."""
-    from talking_heads_jax.media.image import write_image
+    from talking_heads_jax.media.image import IMAGE_SUFFIXES, write_image
     from talking_heads_jax.tracking.overlay import draw_track, enlargement
     from talking_heads_jax.tracking.tracker import open_clip
 
-    picture = arguments.overlay.suffix.lower() in _IMAGES
+    picture = arguments.overlay.suffix.lower() in IMAGE_SUFFIXES
     only = len(track) // 2 if picture else None
     shown = track.slice(only, only + 1) if picture else track
     faces, vertices = _meshes(shown, model)
@@ -289,12 +292,3 @@ def _meshes(track: "ClipTrack", model: "MorphableModel | None") -> tuple[Any, An
         return batch[start][row - start]
 
     return known.faces, vertices
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from data_pipeline.preprocess.finishing import (
 )
 from data_pipeline.preprocess.output import OutputFolder
 from data_pipeline.preprocess.splitting import Split
+from data_pipeline.preprocess.stage_jobs import StageOptions
 from data_pipeline.preprocess.staged_clips import (
     MIN_FRAMES,
     PRESENT,
@@ -32,7 +33,6 @@ from data_pipeline.preprocess.staged_clips import (
     ClipStage,
     staged_row,
 )
-from data_pipeline.preprocess.staging import StageOptions
 from data_pipeline.schema import FIELDS, OPTIONAL_FIELDS, SPLITS
 from talking_heads_jax.errors import ArgumentError, check_shape, requirement
 from talking_heads_jax.media.image import encode_image

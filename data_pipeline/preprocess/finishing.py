@@ -15,8 +15,8 @@ from data_pipeline.mesh import Mesh, write_mesh
 from data_pipeline.preprocess.crops import RULE_CENTRE
 from data_pipeline.preprocess.output import OutputFolder
 from data_pipeline.preprocess.splitting import Split, split_clips
+from data_pipeline.preprocess.stage_jobs import StageOptions
 from data_pipeline.preprocess.staged_clips import MIN_FRAMES, PRESENT, SKIPPED, staged_examples
-from data_pipeline.preprocess.staging import StageOptions
 from data_pipeline.schema import (
     FIELDS,
     IMAGE_FORMATS,

@@ -36,14 +36,9 @@ from data_pipeline.preprocess.finishing import (
 )
 from data_pipeline.preprocess.output import OutputFolder
 from data_pipeline.preprocess.quality_report import write_quality
+from data_pipeline.preprocess.stage_jobs import StageJob, source_hash, source_state
 from data_pipeline.preprocess.staged_clips import SKIPPED
-from data_pipeline.preprocess.staging import (
-    StageJob,
-    source_hash,
-    source_state,
-    stage_clip,
-    usable_workers,
-)
+from data_pipeline.preprocess.staging import stage_clip, usable_workers
 from data_pipeline.preprocess.track_request import (
     TrackRequest,
     checked_request,

@@ -13,6 +13,7 @@ from typing import Any
 
 from data_pipeline.preprocess.staged_clips import PRESENT, staged_pictures
 from data_pipeline.schema import write_json
+from talking_heads_jax.serialization.atomic_file import replacing
 
 QUALITY_JSON = "quality.json"
 QUALITY_HTML = "quality.html"
@@ -86,14 +87,9 @@ def write_quality(
     ]
     content = {"options": dict(options), "not_written": list(not_written), "summary": summary}
     write_json(folder / QUALITY_JSON, {**content, "clips": clips})
-    temporary = folder / f".{QUALITY_HTML}.partial"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for part in _page(staging, rows, summary, options, not_written):
-                file.write(part)
-        temporary.replace(folder / QUALITY_HTML)
-    finally:
-        temporary.unlink(missing_ok=True)
+    page = _page(staging, rows, summary, options, not_written)
+    with replacing(folder / QUALITY_HTML) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(page)
     return summary
 
 

@@ -5,9 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from data_pipeline.mesh import Mesh
+from data_pipeline.mesh import Mesh, mesh_of_model
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
 from talking_heads_jax.tracking.tracker import NO_MODEL, TrackOptions
 
@@ -121,17 +119,9 @@ def mesh_of(request: TrackRequest) -> Mesh:
     Args:
       request: with vertices.
     """
-    from talking_heads_jax.morphable.landmarks import LANDMARK_MIRROR
     from talking_heads_jax.morphable.registry import load_morphable
 
-    model = load_morphable(request.morphable)
-    return Mesh(
-        morphable=model.name,
-        faces=np.asarray(model.faces, np.int32),
-        mirror=np.asarray(model.mirror, np.int32),
-        face_part=np.asarray(model.face_part, np.uint8),
-        landmark_mirror=LANDMARK_MIRROR.astype(np.int32),
-    )
+    return mesh_of_model(load_morphable(request.morphable))
 
 
 def single_threaded_cpu() -> None:

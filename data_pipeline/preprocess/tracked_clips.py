@@ -17,18 +17,18 @@ import numpy as np
 from data_pipeline.preprocess.crops import RULE_BOX
 from data_pipeline.preprocess.discovery import VIDEO
 from data_pipeline.preprocess.overlays import draw_overlay, overlay_frames
+from data_pipeline.preprocess.stage_jobs import (
+    StageJob,
+    StageOptions,
+    check_landmark_count,
+    open_frames,
+)
 from data_pipeline.preprocess.staged_clips import (
     MIN_FRAMES,
     PRESENT,
     SKIPPED,
     ClipStage,
     staged_folder,
-)
-from data_pipeline.preprocess.staging import (
-    StageJob,
-    StageOptions,
-    check_landmark_count,
-    open_frames,
 )
 from data_pipeline.preprocess.track_request import ALL, TrackRequest
 from data_pipeline.preprocess.tracked_fields import (
@@ -42,7 +42,8 @@ from talking_heads_jax.errors import DataError, requirement
 from talking_heads_jax.media.image import encode_image
 from talking_heads_jax.media.limits import check_side
 from talking_heads_jax.tracking.alignment import Alignment, warp_to_crop
-from talking_heads_jax.tracking.landmarks import Landmarks, read_landmarks
+from talking_heads_jax.tracking.landmark_files import read_landmarks
+from talking_heads_jax.tracking.landmarks import Landmarks
 from talking_heads_jax.tracking.motion_file import load_motion, save_motion
 from talking_heads_jax.tracking.track import ClipTrack
 from talking_heads_jax.tracking.tracker import (

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from talking_heads_jax.batch import FaceInputs
-from talking_heads_jax.errors import ArgumentError, CheckpointError, DataError, requirement
+from talking_heads_jax.errors import ArgumentError, DataError, requirement
 from talking_heads_jax.evaluation import trivial
 from talking_heads_jax.evaluation.answers import (
     Answer,
@@ -24,7 +24,7 @@ from talking_heads_jax.evaluation.answers import (
 from talking_heads_jax.evaluation.clips import Clip, as_bytes, as_unit_float
 from talking_heads_jax.evaluation.pairs import Pair
 from talking_heads_jax.evaluation.truth import ExactTruth
-from talking_heads_jax.models.base import TalkingHead, Variables
+from talking_heads_jax.models.base import TalkingHead, Variables, check_inference_networks
 from talking_heads_jax.typing import Array, PyTree
 
 MESH_WARP = "warp_source_by_mesh"
@@ -124,16 +124,7 @@ class MeshCheckpointAnswer(Answer):
                     "Score folders of its predictions instead.",
                 )
             )
-        missing = sorted(set(model.inference_networks) - set(variables))
-        if missing:
-            raise CheckpointError(
-                requirement(
-                    "checkpoint",
-                    "hold every network inference needs",
-                    f"none of {missing}",
-                    "Convert or train the whole system.",
-                )
-            )
+        check_inference_networks(model, variables)
         self._model, self._round = model, round_to_bytes
         self._variables = jax.device_put(
             {name: dict(variables[name]) for name in model.inference_networks}

@@ -43,7 +43,7 @@ from talking_heads_jax.media.video import VideoReader
 from talking_heads_jax.models.base import TalkingHead, Variables
 from talking_heads_jax.models.registry import build_model
 from talking_heads_jax.tracking.clip_boxes import Box
-from talking_heads_jax.tracking.landmarks import read_landmarks
+from talking_heads_jax.tracking.landmark_files import read_landmarks
 from talking_heads_jax.tracking.motion_file import load_motion
 from talking_heads_jax.tracking.paste import paste_back
 
@@ -70,7 +70,7 @@ class AnimateOptions:
       adapt_scale: multiply relative movement by the ratio of the face sizes.
       best_frame: the driving frame that counts as rest: its number; 'auto', the one most like the
         source by landmarks, or the first, saying so, when no landmarks are given; 'off', the first.
-      source_landmarks: landmark file of the source, see `tracking.landmarks.read_landmarks`.
+      source_landmarks: landmark file of the source, see `tracking.landmark_files`.
       driving_landmarks: the same of the driving clip, one row per frame.
       side_by_side: source, driving frame and prediction next to each other.
       keypoints: draw the keypoints, on every panel its own.

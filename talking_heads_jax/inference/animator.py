@@ -18,7 +18,7 @@ import numpy as np
 from talking_heads_jax.batch import BYTE_LEVEL, FaceInputs, Keypoints
 from talking_heads_jax.errors import ArgumentError, CheckpointError, requirement
 from talking_heads_jax.inference.motion_transfer import movement_scale, transfer_keypoints
-from talking_heads_jax.models.base import TalkingHead, Variables
+from talking_heads_jax.models.base import TalkingHead, Variables, check_inference_networks
 from talking_heads_jax.typing import Array, PyTree
 
 POSE_EDITOR = "pose_editor"
@@ -173,16 +173,7 @@ class FrameAnimator:
             raise ArgumentError(
                 requirement("batch size", "be at least 1", batch_size, "The default is 1.")
             )
-        missing = sorted(set(model.inference_networks) - set(variables))
-        if missing:
-            raise CheckpointError(
-                requirement(
-                    "checkpoint",
-                    "hold every network inference needs",
-                    f"none of {missing}",
-                    "Convert or train the whole system.",
-                )
-            )
+        check_inference_networks(model, variables)
         self.model = model
         self.batch_size = batch_size
         self.relative = relative

@@ -24,7 +24,7 @@ from talking_heads_jax.tracking.alignment import (
 from talking_heads_jax.tracking.clip_boxes import Box, centre_box, landmark_box, square_box
 from talking_heads_jax.tracking.detection import Landmarker, find_detector
 from talking_heads_jax.tracking.face_extents import detector_boxes, landmark_extents
-from talking_heads_jax.tracking.landmarks import read_landmarks
+from talking_heads_jax.tracking.landmark_files import read_landmarks
 from talking_heads_jax.tracking.observation import ObserveOptions, observe
 from talking_heads_jax.tracking.track import ClipTrack
 from talking_heads_jax.tracking.tracker import find_landmarker, open_clip

@@ -15,7 +15,7 @@ import jax
 from flax import linen as nn
 
 from talking_heads_jax.batch import FaceInputs, FramePair
-from talking_heads_jax.errors import ArgumentError, ConfigError, requirement
+from talking_heads_jax.errors import ArgumentError, CheckpointError, ConfigError, requirement
 from talking_heads_jax.typing import Array, PyTree
 
 Variables = Mapping[str, PyTree]  # of one network: {'params': ..., 'batch_stats': ..., ...}
@@ -242,6 +242,28 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _hashable(item) for key, item in value.items()}
     return tuple(_hashable(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def check_inference_networks(model: TalkingHead, variables: Mapping[str, Any]) -> None:
+    """Raises unless all networks that inference uses are there.
+
+    Args:
+      model: the system.
+      variables: network name -> linen variables.
+
+    Raises:
+      CheckpointError: naming those that are missing.
+    """
+    missing = sorted(set(model.inference_networks) - set(variables))
+    if missing:
+        raise CheckpointError(
+            requirement(
+                "checkpoint",
+                "hold every network inference needs",
+                f"none of {missing}",
+                "Convert or train the whole system.",
+            )
+        )
 
 
 def run_once(function: Callable[[Array], PyTree], key: Array) -> PyTree:

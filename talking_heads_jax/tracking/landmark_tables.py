@@ -46,7 +46,7 @@ def read_table(path: Path, frame_size: tuple[int, int] | None) -> Landmarks:
       frame_size: height, width of the frames; only needed for shares of the frame.
 
     Returns:
-      The landmarks; `check_landmarks` has still to be asked.
+      The landmarks; `landmark_files.check_landmarks` has still to be asked.
 
     Raises:
       DataError: with the line, if it is no such table.

@@ -6,11 +6,8 @@ have the names of our landmark files, so it can be given wherever one is asked f
 Letters: t frames, K shape and E expression coefficients, j joints, s segments.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from talking_heads_jax.errors import DataError, UnsafeFileError, check_file, requirement
+from talking_heads_jax.serialization.atomic_file import replacing
 from talking_heads_jax.serialization.npz_file import read_npz
 from talking_heads_jax.tracking.track import CAMERAS, PERSPECTIVE, ClipTrack
 
@@ -106,18 +104,8 @@ def save_motion(path: Path, track: ClipTrack) -> None:
     arrays |= {"format": np.array(FORMAT), "version": np.array(VERSION)}
     arrays["units"] = np.array(json.dumps(dict(UNITS)))
     _track_from(arrays, "the track")
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_motion(path: Path) -> ClipTrack:

@@ -20,12 +20,8 @@ from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_si
 from talking_heads_jax.tracking import smoothing
 from talking_heads_jax.tracking.detection import FanLandmarker, Landmarker
 from talking_heads_jax.tracking.fit_input import FEWEST_POINTS
-from talking_heads_jax.tracking.landmarks import (
-    INNER_51,
-    Landmarks,
-    outer_eye_distance,
-    read_landmarks,
-)
+from talking_heads_jax.tracking.landmark_files import read_landmarks
+from talking_heads_jax.tracking.landmarks import INNER_51, Landmarks, outer_eye_distance
 from talking_heads_jax.tracking.observation import ObserveOptions, landmark_boxes, observe
 from talking_heads_jax.tracking.track import CAMERAS, WEAK_PERSPECTIVE, ClipTrack
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from data_pipeline.schema import CLIP_TABLE
 from talking_heads_jax.errors import ArgumentError, TalkingHeadsError, requirement
+from talking_heads_jax.serialization.atomic_file import replace_text, replacing
 from talking_heads_jax.workflows.result_rows import (
     PICTURES,
     ROWS,
@@ -234,9 +235,8 @@ def _train_probe(row: ProbeRow, places: Places, say: Callable[[str], object]) ->
 
     enable_compilation_cache()
     probe = train_probe(places.data(row.data), steps=row.steps, say=say)
-    partial = PROBE_FILE.with_name(f".{PROBE_FILE.name}.{os.getpid()}.partial")
-    save_probe(partial, probe)
-    partial.replace(PROBE_FILE)
+    with replacing(PROBE_FILE) as partial:
+        save_probe(partial, probe)
     return {"info": dict(probe.info)}
 
 
@@ -325,9 +325,7 @@ def _describe_run() -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from talking_heads_jax.errors import ArgumentError, requirement
+from talking_heads_jax.serialization.atomic_file import replace_text
 from talking_heads_jax.workflows.result_rows import (
     PICTURES,
     ROWS,
@@ -110,9 +111,7 @@ def write_results_page(page: Path, results: Path, rows: Sequence[Row] = ROWS) ->
 
     renewed = _MARKED.sub(part, text)
     if renewed != text:
-        partial = page.with_name(f".{page.name}.{os.getpid()}.partial")
-        partial.write_text(renewed, encoding="utf-8")
-        partial.replace(page)
+        replace_text(page, renewed)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ with `probe_*` columns prints them.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -135,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         from talking_heads_jax import build
         from talking_heads_jax.networks.probe import save_probe
+        from talking_heads_jax.serialization.atomic_file import replacing
 
         build.enable_compilation_cache()
         probe = train_probe(
@@ -144,9 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             frames_per_person=arguments.frames,
             seed=arguments.seed,
         )
-        partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-        save_probe(partial, probe)
-        partial.replace(output)
+        with replacing(output) as partial:
+            save_probe(partial, probe)
     except TalkingHeadsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,11 +5,11 @@ import pytest
 
 from talking_heads_jax.errors import DataError
 from talking_heads_jax.tracking import landmark_tables
+from talking_heads_jax.tracking.landmark_files import read_landmarks
 from talking_heads_jax.tracking.landmarks import (
     LANDMARK_MIRROR,
     MEDIAPIPE_68,
     outer_eye_distance,
-    read_landmarks,
 )
 from tests.tracking.scenes import face_points
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from talking_heads_jax.errors import DataError
-from talking_heads_jax.tracking.landmarks import read_landmarks
+from talking_heads_jax.tracking.landmark_files import read_landmarks
 from talking_heads_jax.tracking.motion_file import load_motion, save_motion
 from talking_heads_jax.tracking.track import PERSPECTIVE, WEAK_PERSPECTIVE, empty_track
 from tests.tracking.test_track import fitted_track
