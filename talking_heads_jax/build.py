@@ -361,12 +361,17 @@ def open_exact_truth(folder: Path, *, clips: Mapping[str, Clip], split: str) -> 
     def draw(pair: Pair, number: int) -> Any:
         return frames.render(pair.source_clip, pair.driving_clip, number)
 
+    def draw_rival(pair: Pair, number: int) -> Any:
+        source, driving = pair.source_clip, pair.driving_clip
+        return frames.render(source, driving, number, shape_of=driving).image
+
     return ExactTruth(
         lambda pair, number: draw(pair, number).image,
         lambda pair, number: draw(pair, number).mask,
         f"exact renders of the source's person as the driving person moves ({split})",
         lambda pair, number: draw(pair, number).landmarks,
         lambda pair, number: draw(pair, number).vertices,
+        draw_rival,
     )
 
 

@@ -23,4 +23,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         protocol.pairing = "next_person"
         protocol.exact_truth = True
         del protocol.include_source
+        config.metrics = (*config.metrics, "shape_kept")
     return config

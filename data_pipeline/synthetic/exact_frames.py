@@ -75,19 +75,27 @@ class ExactFrames:
         self._states = functools.lru_cache(maxsize=_KEPT)(self._states_of)
         self.render = functools.lru_cache(maxsize=_KEPT)(self._render)
 
-    def _render(self, person: str, clip: str, number: int) -> ExactFrame:
+    def _render(
+        self, person: str, clip: str, number: int, *, shape_of: str | None = None
+    ) -> ExactFrame:
         """Draws a person, who stands as in a frame of a clip; also as `render`, which keeps some.
 
         Args:
           person: name of any clip of whom is shown.
           clip: name of the clip whose expression and pose are taken.
           number: of its frame.
+          shape_of: name of any clip of the person whose head shape the picture gets; None: as is.
         """
         split, identity, _ = self._parsed(person)
         states = self._states(clip)
         if not 0 <= number < len(states):
             raise self._refused(f"have frame {number} of {clip}", f"{len(states)} frames")
-        frame = self._heads(split == _EXTRAPOLATION).render(identity, states[number])
+        heads = self._heads(split == _EXTRAPOLATION)
+        shown = heads.identity(identity)
+        if shape_of is not None:
+            other = heads.identity(self._parsed(shape_of)[1])
+            shown = shown._replace(shape_coeffs=other.shape_coeffs)
+        frame = heads.render(shown, states[number])
         size = (self._resolution, self._resolution)
         image, mask = frame.image, frame.mask
         if image.shape[0] != self._resolution:  # as the loader shrinks stored frames

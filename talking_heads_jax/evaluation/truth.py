@@ -20,6 +20,7 @@ from talking_heads_jax.metrics.recipes import (
     MASKED,
     PROBE,
     RECONSTRUCTION,
+    RIVAL,
     Candidates,
     Comparison,
     FaceTruth,
@@ -47,6 +48,7 @@ class ExactTruth:
       landmarks: the same -> (68 2) in pixels; None where there are none.
       vertices: the same -> (v 3) as `Clip.vertices`: the driving person's expression and pose on
         the source's shape, which moves mesh-driven systems; None where nobody knows it.
+      rival: as `image`, but with the driving person's face shape; None where nobody can draw it.
     """
 
     image: Callable[[Pair, int], np.ndarray]
@@ -54,6 +56,7 @@ class ExactTruth:
     description: str = "exact renderings"
     landmarks: Callable[[Pair, int], np.ndarray] | None = None
     vertices: Callable[[Pair, int], np.ndarray] | None = None
+    rival: Callable[[Pair, int], np.ndarray] | None = None
 
 
 class Known(NamedTuple):
@@ -62,7 +65,7 @@ class Known(NamedTuple):
     Attributes:
       images: what the pictures should be.
       masks: their masks.
-      columns: what else: of 'landmarks', 'angles' and 'expression'.
+      columns: what else: of 'landmarks', 'angles', 'expression' and 'rival'.
     """
 
     images: bool
@@ -90,6 +93,8 @@ def what_is_known(
     if not same:
         masks = truth is not None and truth.mask is not None
         landmarks = truth is not None and truth.landmarks is not None
+        if truth is not None and truth.rival is not None:
+            columns.add(RIVAL)
     driving = [clips[pair.driving_clip] for pair in pairs]
     if landmarks:
         columns.add("landmarks")
@@ -143,6 +148,12 @@ def choose_recipes(names: Sequence[str], known: Known) -> tuple[Recipe, ...]:
                 f"the exact {recipe.truth} of every frame",
                 "Leave the metric out, or use a synthetic data set.",
             )
+        if recipe.compares == RIVAL and RIVAL not in known.columns:
+            raise missing(
+                recipe.name,
+                "renders of the source's person with the driver's shape",
+                "Leave the metric out, or use the protocol synthetic_cross on a synthetic set.",
+            )
     return chosen
 
 
@@ -176,6 +187,7 @@ class TruthReader:
         self._batch_size = batch_size
         self.exact = truth is not None
         self.compared = bool(recipes)
+        self.has_rival = any(recipe.compares == RIVAL for recipe in recipes)
         of_target = [recipe for recipe in recipes if recipe.compares != CANDIDATES]
         self.regions = {recipe.region for recipe in of_target if recipe.region}
         chosen_from = [recipe for recipe in recipes if recipe.compares == CANDIDATES]
@@ -217,6 +229,13 @@ class TruthReader:
         masks = self._clips[pair.driving_clip].masks
         assert masks is not None, "recipes that need masks are refused without them"
         return np.asarray(masks[number])
+
+    def rival(self, pair: Pair, numbers: Sequence[int]) -> np.ndarray | None:
+        """(b h w 3) float32 in [0, 1]: the truth of some frames with the driver's shape."""
+        if not self.has_rival:
+            return None
+        assert self._truth is not None and self._truth.rival is not None
+        return self.padded([as_unit_float(self._truth.rival(pair, number)) for number in numbers])
 
     def padded(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Rows of one batch; the last is repeated."""
@@ -326,4 +345,5 @@ class PairTruth:
             own = np.minimum(start + np.arange(len(frames)), len(pair.driving_frames) - 1)
             total = np.int32(len(pair.driving_frames))
             candidates = Candidates(*self._candidates, own.astype(np.int32), total)
-        return Comparison(target, masks, candidates, reader.face(pair, numbers, self._embedding))
+        face = reader.face(pair, numbers, self._embedding)
+        return Comparison(target, masks, candidates, face, reader.rival(pair, numbers))

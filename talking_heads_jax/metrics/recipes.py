@@ -24,6 +24,7 @@ from talking_heads_jax.metrics.probe_errors import (
 )
 from talking_heads_jax.metrics.regions import EYES, FACE, FOREGROUND, HEAD, MOUTH
 from talking_heads_jax.metrics.retrieval import Retrieval, retrieval_score
+from talking_heads_jax.metrics.shape_preference import ShapePreference, shape_preference
 from talking_heads_jax.metrics.streaming import WeightedMean
 from talking_heads_jax.metrics.structural_similarity import (
     WINDOW_MARGIN_PX,
@@ -34,7 +35,7 @@ from talking_heads_jax.networks.probe import ProbeOutputs
 from talking_heads_jax.typing import Array, Bool, Float
 
 # What a recipe compares a prediction with.
-TARGET, CANDIDATES, PROBE = "target", "candidates", "probe"
+TARGET, CANDIDATES, PROBE, RIVAL = "target", "candidates", "probe", "rival"
 # What a recipe grades. A copy of the driving frame moves perfectly, and a copy of the source is the
 # right person: neither competes where it knows the answer.
 PICTURE, MOTION, IDENTITY = "picture", "motion", "identity"
@@ -82,12 +83,14 @@ class Comparison(NamedTuple):
       masks: region -> (b h w 1) 1 where the target shows it.
       candidates: of retrieval; None where no recipe needs them.
       face: of the probe; None likewise.
+      rival: (b h w 3) the target with the driver's face shape; None likewise.
     """
 
     target: Any
     masks: Mapping[str, Any]
     candidates: Candidates | None = None
     face: FaceTruth | None = None
+    rival: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +100,15 @@ class Recipe:
     Attributes:
       name: `<report key>/<choices>`; the key alone where there is one set of choices only.
       function: of 'target' recipes (prediction, target, mask or None) -> (b,) values; of
-        'candidates' recipes `retrieval_score`; of 'probe' recipes (outputs, truth) -> (b,) values.
+        'candidates' recipes `retrieval_score`; of 'probe' recipes (outputs, truth) -> (b,) values;
+        of 'rival' recipes (prediction, target, rival) -> (b,) values.
       accumulator: the streaming mean.
       higher_is_better: direction.
       region: the part of the mask that is compared, see `regions`; None compares everything and
         needs no mask.
       margin_px: pixels at the border of an image where the metric has no value; a mask that shows
         its region only there shows nothing.
-      compares: 'target', 'candidates' or 'probe': what a prediction is compared with.
+      compares: 'target', 'candidates', 'probe' or 'rival': what a prediction is compared with.
       aspect: 'picture', 'motion' or 'identity': what is graded.
       truth: of 'probe' recipes: the field of `FaceTruth`.
     """
@@ -163,6 +167,8 @@ class Recipe:
         if self.compares == CANDIDATES:
             images, regions, own, count = comparison.candidates
             values = self.function(prediction, images, regions[self.region], own, count)
+        elif self.compares == RIVAL:
+            values = self.function(prediction, comparison.target, comparison.rival)
         else:
             values = self.function(seen, comparison.face)
         return values, jnp.isfinite(values)
@@ -246,6 +252,14 @@ RECIPES: Mapping[str, Recipe] = {
         _probe("angles_deg", _angles, "angles"),
         _probe("expression", _expression, "expression"),
         _probe("identity", _identity, "source_embedding"),
+        Recipe(
+            "shape_kept",
+            shape_preference,
+            ShapePreference,
+            True,
+            compares=RIVAL,
+            aspect=IDENTITY,
+        ),
     )
 }
 

@@ -43,6 +43,10 @@ def _mean(recipe: str, row: str = "model", digits: int = 4) -> Callable[[dict[st
     return lambda report: _number(report["rows"][row][recipe]["mean"], digits)
 
 
+def _mean_with_interval(recipe: str, digits: int) -> Callable[[dict[str, Any]], str]:
+    return lambda report: _interval(report["rows"]["model"][recipe], 1.0, digits)
+
+
 def _below(recipe: str, *, blur: bool) -> Callable[[dict[str, Any]], str]:
     """How far the error lies below the copied source, or the best blurred one, in percent."""
 
@@ -69,6 +73,7 @@ COLUMNS = (
     Column("probe angles, ° ↓", _mean("probe_angles_deg", digits=2)),
     Column("probe expression ↓", _mean("probe_expression", digits=3)),
     Column("probe identity ↑", _mean("probe_identity", digits=3)),
+    Column("shape kept ↑", _mean_with_interval("shape_kept", digits=2)),
 )
 
 

@@ -77,6 +77,15 @@ def test_exact_truth_renders_what_the_data_set_holds(data: Path, clips: dict) ->
         background = ndimage.maximum_filter(heads, size=3) == 0
         assert background.mean() > 0.2
         np.testing.assert_array_equal(shown[background], clip.frames[0][background])
+        # The rival has the source's paint and place, and another outline.
+        rival = truth.rival(pair, 3).astype(float)
+        heads = np.maximum(heads, np.abs(rival - shown).max(axis=-1) > 0)
+        np.testing.assert_array_equal(rival[heads == 0], shown[heads == 0])
+        assert (
+            1
+            < np.abs(rival - shown).mean()
+            < np.abs(clips[pair.driving_clip].frames[3] - shown).mean()
+        )
 
 
 def test_exact_meshes_are_the_drivers_motion_on_the_sources_shape(data: Path, clips: dict) -> None:
