@@ -120,12 +120,15 @@ class ProgressiveDecoder(nn.Module):
         level, instead of one flow per level.
       flow_stride: of the level that predicts the single flow.
       align_corners: see `warp_by_flow`.
+      flow_correction: predicted flows are added to the displacement field where one is drawn.
+      finest_block: a guided block without a flow at the image's own size, before the output layer.
       spectral_norm: of the convolutions but the heads.
       spectral_heads: of flow heads and output layer.
       implementation: 'plain' or 'fast'.
       dtype: compute dtype; flows and images are float32.
 
     Source: Zhong et al. (BMVC 2022), section 3.3.
+    Differs from source: `flow_correction` and `finest_block`, off by default, are ours.
     """
 
     features: tuple[int, ...]
@@ -134,13 +137,15 @@ class ProgressiveDecoder(nn.Module):
     single_scale: bool = False
     flow_stride: int = 4
     align_corners: bool = False
+    flow_correction: bool = False
+    finest_block: bool = False
     spectral_norm: bool = True
     spectral_heads: bool = False
     implementation: str = "plain"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Creates `level_<stride>`, `output`, and `displacement` for the single scale."""
+        """Creates `level_<stride>`, `finest`, `output`, and `displacement` for the single scale."""
         shared = {
             "spectral_norm": self.spectral_norm,
             "spectral_heads": self.spectral_heads,
@@ -162,6 +167,15 @@ class ProgressiveDecoder(nn.Module):
             self.displacement = DisplacementNetwork(
                 self.features, self.guidance_features, self.flow_stride, **shared
             )
+        if self.finest_block:
+            width = 2 * self.features[0]
+            self.finest = SpadeResidualBlock(
+                width,
+                width,
+                self.guidance_features,
+                spectral_norm=self.spectral_norm,
+                dtype=self.dtype,
+            )
         self.output = SpectralConv(
             2 * self.features[0],
             4,
@@ -175,7 +189,7 @@ class ProgressiveDecoder(nn.Module):
         self,
         source: SourcePyramid,
         guidance: Pyramid,
-        mesh_flow: Float[Array, "b h w 2"],
+        mesh_flows: Pyramid,
         *,
         train: bool,
     ) -> DecodedFrame:
@@ -183,12 +197,13 @@ class ProgressiveDecoder(nn.Module):
 
         Args:
           source: features of the portrait.
-          guidance: stride -> guidance map, of all levels but the finest.
-          mesh_flow: displacement field at the bottleneck's size; zero where there is none.
+          guidance: stride -> guidance map, of all levels.
+          mesh_flows: stride -> (b h w 2) displacement field, zero where there is none.
           train: batch statistics and a power iteration, or the stored ones.
         """
         stride = 2 ** (len(self.features) - 1)
         x, flows, flow = source.bottleneck, [], None
+        mesh_flow = mesh_flows[stride]
         if self.single_scale:
             start = self._beside_itself(x, mesh_flow)
             flow = self.displacement(start, source.shortcuts, guidance, train=train)
@@ -204,9 +219,13 @@ class ProgressiveDecoder(nn.Module):
             if next_flow is None:
                 next_flow = resize_flow(flow, x.shape[1])
             else:
+                if self.flow_correction:
+                    next_flow = next_flow + self._as_flow(mesh_flows[stride])
                 flows.append(next_flow)
             warped = self._warped(source.shortcuts[stride], next_flow)
             x = jnp.concatenate([x, warped.astype(x.dtype)], axis=-1)
+        if self.finest_block:
+            x = self.finest(x, guidance[1], train=train)
         y = self.output(x, train=train)
         y = jax.nn.sigmoid(y.astype(jnp.promote_types(y.dtype, jnp.float32)))
         return DecodedFrame(y[..., :3], y[..., 3:], flows)
@@ -215,6 +234,11 @@ class ProgressiveDecoder(nn.Module):
         """The bottleneck and its warped (or plain) copy."""
         copy = self._warped(x, mesh_flow) if self.bottleneck_warp else x
         return jnp.concatenate([x, copy], axis=-1)
+
+    def _as_flow(self, mesh_flow: Array) -> Array:
+        """The displacement, in half images, in the unit of `warp_by_flow`'s corner rule."""
+        width = mesh_flow.shape[2]
+        return mesh_flow * (width / (width - 1)) if self.align_corners else mesh_flow
 
     def _warped(self, x: Array, flow: Array) -> Array:
         return warp_by_flow(x, flow, align_corners=self.align_corners)

@@ -48,6 +48,10 @@ class ProgressiveGenerator(nn.Module):
       single_scale: see `ProgressiveDecoder`.
       flow_stride: see `ProgressiveDecoder`.
       align_corners: see `warping_module.warp_by_flow`.
+      flow_correction: predicted flows are added to the displacement field where one is drawn; not
+        of the paper, and not together with `single_scale`.
+      finest_block: a guided block at the image's own size; not of the paper, whose finest guided
+        block sees half of it.
       residual: the synthesised image is what is added to the warped source, grey for nothing; not
         of the paper, and not together with `alpha_blend`.
       spectral_norm: of all convolutions but flow heads and output layer.
@@ -74,6 +78,8 @@ class ProgressiveGenerator(nn.Module):
     single_scale: bool = False
     flow_stride: int = 4
     align_corners: bool = False
+    flow_correction: bool = False
+    finest_block: bool = False
     residual: bool = False
     spectral_norm: bool = True
     spectral_heads: bool = False
@@ -105,6 +111,15 @@ class ProgressiveGenerator(nn.Module):
             raise ArgumentError(
                 requirement("residual and alpha_blend", "not be both", True, "Choose one.")
             )
+        if self.flow_correction and (self.single_scale or not self.with_flow):
+            raise ArgumentError(
+                requirement(
+                    "flow_correction",
+                    "have a displacement field to correct, at every scale",
+                    f"guidance '{self.guidance}', single_scale={self.single_scale}",
+                    "Use guidance 'geometry' or 'both' without single_scale.",
+                )
+            )
         _check_levels(self.resolution, self.num_levels, self.flow_stride, self.single_scale)
         if self.guidance in ("codes", "both"):
             shape = (self.num_vertices, self.num_codes)
@@ -123,6 +138,8 @@ class ProgressiveGenerator(nn.Module):
             single_scale=self.single_scale,
             flow_stride=self.flow_stride,
             align_corners=self.align_corners,
+            flow_correction=self.flow_correction,
+            finest_block=self.finest_block,
             spectral_norm=self.spectral_norm,
             spectral_heads=self.spectral_heads,
             implementation=self.implementation,
@@ -254,14 +271,17 @@ class ProgressiveGenerator(nn.Module):
           source shrunk by area means and warped by each of them.
         """
         strides = [2**level for level in range(1, self.num_levels)]
-        pyramid = guidance_pyramid(
-            guidance.modulation(),
+        modulation = guidance.modulation()
+        pyramid = {1: modulation} | guidance_pyramid(
+            modulation,
             strides,
             implementation="strided" if self.implementation == "fast" else "literal",
         )
-        coarse = pyramid[self.coarsest]
-        mesh_flow = coarse[..., -2:] if self.with_flow else jnp.zeros_like(coarse[..., :2])
-        frame = self.decoder(features, pyramid, mesh_flow, train=train)
+        mesh_flows = {
+            stride: level[..., -2:] if self.with_flow else jnp.zeros_like(level[..., :2])
+            for stride, level in pyramid.items()
+        }
+        frame = self.decoder(features, pyramid, mesh_flows, train=train)
         result: dict[str, Any] = {"prediction": frame.rgb}
         if self.alpha_blend or self.residual or with_intermediates:
             deformed = self._warped(source_image, frame.flows[-1])
