@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talking_heads_jax import cli_options, cli_tracking
+from talking_heads_jax import cli_options
 from talking_heads_jax.cli import build_parser, main
 from talking_heads_jax.cli_tracking import summary
-from talking_heads_jax.media.image import IMAGE_SUFFIXES, read_image, write_image
+from talking_heads_jax.media.image import read_image, write_image
 from talking_heads_jax.media.video import VideoReader
 from talking_heads_jax.morphable.registry import MORPHABLE_NAMES
 from talking_heads_jax.tracking import tracker
@@ -147,7 +147,6 @@ def test_every_choice_of_the_library_is_one_of_the_command():
         for name in names:
             arguments = build_parser().parse_args(["track", "a.mp4", f"--{option}", name])
             assert getattr(arguments, option) == name
-    assert cli_tracking._IMAGES == IMAGE_SUFFIXES
 
 
 def test_summary_says_what_is_known_of_a_fit():
