@@ -48,6 +48,10 @@ def base() -> ConfigDict:
     # What is synthesised is added to the warped source: there is little time to learn to paint, and
     # a blend (`:alpha`) can leave everything to the warp.
     model.generator.residual = True
+    # The finest level of the released model sees half of the picture's size, where lips are 2 px.
+    model.generator.finest_block = True
+    # The drawn displacements are exact; what they cannot know (hair, background) is learned.
+    model.generator.flow_correction = True
     # Built where a GAN is asked for.
     model.discriminator.block_expansion = 8
     model.discriminator.max_features = 64
@@ -57,4 +61,12 @@ def base() -> ConfigDict:
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` may hold one guidance, `alpha`, `single_scale`, `ict` and `debug`."""
-    return vox_256.apply_variants(base(), arg, VARIANTS)
+    return without_correction(vox_256.apply_variants(base(), arg, VARIANTS))
+
+
+def without_correction(config: ConfigDict) -> ConfigDict:
+    """Lets variants predict their flows alone that have no displacement field to correct."""
+    model = config.model
+    if model.single_scale or model.guidance in ("codes", "nmfc"):
+        model.generator.flow_correction = False
+    return config

@@ -62,6 +62,9 @@ def base() -> ConfigDict:
             # Without motion the code's warp blurs a picture, and dims its border.
             "align_corners": False,
             "residual": False,
+            # Not of the paper: see configs/gdpw/synthetic_64.py.
+            "flow_correction": False,
+            "finest_block": False,
         }
     )
     model.discriminator = ConfigDict(

@@ -21,6 +21,7 @@ class DataRow:
       identities: people per split.
       num_frames: of each clip.
       stride: every how many frames of the motion, at 25 per second.
+      morphable: the head that is drawn; anything but 'procedural' is a registered file.
       needs: names of rows.
       minutes: it may take on two cores.
     """
@@ -30,8 +31,14 @@ class DataRow:
     identities: Mapping[str, int]
     num_frames: int = 8
     stride: int = 10
+    morphable: str = "procedural"
     needs: tuple[str, ...] = ()
     minutes: float = MINUTES
+
+    @property
+    def asset(self) -> str:
+        """Name of the registered file it needs; '' for none."""
+        return "" if self.morphable == "procedural" else self.morphable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +75,7 @@ class TrainingRow:
       protocols: names of files in configs/eval.
       headline: keep the checkpoint, reduced, and the pictures in results/.
       pose_error: measure the pose editor too.
+      asset: name of a registered file that it and its data need; without it the row is left out.
       needs: names of rows, the probe's for its columns.
       minutes: it may take on two cores.
     """
@@ -82,8 +90,24 @@ class TrainingRow:
     protocols: tuple[str, ...] = ("synthetic_same",)
     headline: bool = False
     pose_error: bool = False
+    asset: str = ""
     needs: tuple[str, ...] = ("probe",)
     minutes: float = MINUTES
+
+
+@dataclasses.dataclass(frozen=True)
+class AbsentRow:
+    """A line of a paper's table that stays empty here.
+
+    Attributes:
+      label: in the table.
+      table: key of `TABLES`.
+      reason: why.
+    """
+
+    label: str
+    table: str
+    reason: str
 
 
 Row = DataRow | ProbeRow | TrainingRow
@@ -93,6 +117,7 @@ TABLES = MappingProxyType(
     {
         "headline": "64 px, unseen people",
         "fnevr-table-4": "32 px, unseen people",
+        "gdpw-table-1": "32 px, unseen people",
     }
 )
 
@@ -136,7 +161,55 @@ def _headlines() -> tuple[TrainingRow, ...]:
                 **shared,
             ),
         ]
+    # Last: their reports have the bare mesh warp among the trivial answers.
+    rows += [
+        TrainingRow(
+            name=f"gdpw-64-seed{seed}" if seed else "gdpw-64",
+            label=f"GDPW, seed {seed}",
+            table="headline",
+            config="gdpw/synthetic_64.py",
+            data="data-64",
+            seed=seed,
+            protocols=_BOTH,
+            headline=not seed,
+        )
+        for seed in (0, 1)
+    ]
     return tuple(rows)
+
+
+def _guidances() -> tuple[TrainingRow, ...]:
+    """GDPW's Table 1, the control of its section 4.5, and a second topology."""
+    rows = (
+        ("geometry", "geom. disp.", "geometry"),
+        ("codes", "neural codes", "codes"),
+        ("both", "geom. disp. + neural codes", ""),
+        ("nmfc", "NMFC", "nmfc"),
+        ("single-scale", "single scale (both)", "single_scale"),
+        ("alpha", "alpha blending (both)", "alpha"),
+    )
+    shared = {"table": "gdpw-table-1", "protocols": _BOTH}
+    trainings = [
+        TrainingRow(
+            f"gdpw-{name}-32",
+            label,
+            config="gdpw/synthetic_32.py" + (f":{variant}" if variant else ""),
+            data="data-32",
+            **shared,
+        )
+        for name, label, variant in rows
+    ]
+    return (
+        *trainings,
+        TrainingRow(
+            "gdpw-ict-32",
+            "ICT heads (both)",
+            config="gdpw/synthetic_32.py:ict",
+            data="data-ict-32",
+            asset="ict",
+            **shared,
+        ),
+    )
 
 
 def _ablations() -> tuple[TrainingRow, ...]:
@@ -156,8 +229,13 @@ def _ablations() -> tuple[TrainingRow, ...]:
 ROWS: tuple[Row, ...] = (
     DataRow("data-64", 64, _SPLITS),
     DataRow("data-32", 32, _SPLITS),
+    DataRow("data-ict-32", 32, _SPLITS, morphable="ict"),
     DataRow("data-probe", 64, MappingProxyType({"probe": 600, "val": 60})),
     ProbeRow("probe", "data-probe", steps=2000),
     *_headlines(),
     *_ablations(),
+    *_guidances(),
 )
+
+#: Lines of the papers' tables without a row.
+ABSENT_ROWS = (AbsentRow("BFM", "gdpw-table-1", "not measured: licensed file"),)

@@ -157,6 +157,9 @@ def run_rows(
         if is_finished(row, places):
             say(f"{row.name}: finished")
             continue
+        if not has_asset(row):
+            say(f"{row.name}: left out, needs the file '{row.asset}' (talking-heads assets list)")
+            continue
         say(f"{row.name}: begun, at most {row.minutes:g} minutes on two cores")
         with _Stopwatch(places.run(row.name)) as elapsed:
             report = _run_row(row, places, say)
@@ -167,6 +170,18 @@ def run_rows(
         _write_json(places.report(row.name), report)
         write_results_page(places.page, places.output)
     write_results_page(places.page, places.output)
+
+
+def has_asset(row: Row) -> bool:
+    """Whether the registered file that a row needs is there; most rows need none.
+
+    Args:
+      row: any.
+    """
+    from talking_heads_jax.assets import registered_assets
+
+    name = getattr(row, "asset", "")
+    return not name or name in registered_assets()
 
 
 def forget(row: Row, places: Places) -> None:
@@ -224,6 +239,7 @@ def _render(row: DataRow, places: Places) -> dict[str, Any]:
         identities=identities,
         num_frames=row.num_frames,
         stride=row.stride,
+        morphable=row.morphable,
     )
     return {"records": dict(summary.records), "identities": identities, "size": row.size}
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from talking_heads_jax.errors import ArgumentError, requirement
 from talking_heads_jax.serialization.atomic_file import replace_text
 from talking_heads_jax.workflows.result_rows import (
+    ABSENT_ROWS,
     PICTURES,
     ROWS,
     TABLES,
@@ -43,6 +44,12 @@ def _mean(recipe: str, row: str = "model", digits: int = 4) -> Callable[[dict[st
     return lambda report: _number(report["rows"][row][recipe]["mean"], digits)
 
 
+def _below_mesh_warp(report: dict[str, Any]) -> str:
+    from talking_heads_jax.evaluation.mesh_answers import MESH_WARP  # heavy: a table is not
+
+    return _interval(report["share_below"][MESH_WARP]["l1/masked-face"], 100.0, 1)
+
+
 def _mean_with_interval(recipe: str, digits: int) -> Callable[[dict[str, Any]], str]:
     return lambda report: _interval(report["rows"]["model"][recipe], 1.0, digits)
 
@@ -64,6 +71,7 @@ def _below(recipe: str, *, blur: bool) -> Callable[[dict[str, Any]], str]:
 COLUMNS = (
     Column("face L1 ↓", _mean("l1/masked-face")),
     Column("below copy, %", _below("l1/masked-face", blur=False)),
+    Column("below mesh warp, %", _below_mesh_warp),
     Column("mouth below blur, %", _below("l1/masked-mouth", blur=True)),
     Column("eyes below blur, %", _below("l1/masked-eyes", blur=True)),
     Column("retrieval mouth ↑", _mean("retrieval_mouth", digits=2)),
@@ -144,6 +152,9 @@ def _result_tables(
                 continue
             shown = report["protocols"][protocol]
             lines.append(_line(member.label, [_cell(column.read, shown) for column in COLUMNS]))
+        for absent in ABSENT_ROWS:
+            if absent.table == table:
+                lines.append(_line(absent.label, [absent.reason] + [""] * (len(COLUMNS) - 1)))
         if shown is not None:
             lines += _reference_lines(shown)
     return lines[1:]
