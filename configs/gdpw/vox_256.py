@@ -50,6 +50,7 @@ def base() -> ConfigDict:
         {
             # Six sizes, between which five flows are predicted: the paper's "5 pyramid levels".
             "num_levels": 6,
+            "code_start": 1.0,
             "block_expansion": 32,
             "max_features": 1024,
             # For codes the paper puts no warp there; the code resamples by a zero flow.

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from talking_heads_jax.errors import CheckpointError, requirement
+from talking_heads_jax.workflows.code_pictures import draw_codes
 from talking_heads_jax.workflows.result_pictures import copy_enlarged, draw_sweep, draw_worst
-from talking_heads_jax.workflows.result_rows import SWEEP_SUFFIX, WORST_SUFFIXES, TrainingRow
+from talking_heads_jax.workflows.result_rows import (
+    CODES_SUFFIX,
+    SWEEP_SUFFIX,
+    WORST_SUFFIXES,
+    TrainingRow,
+)
 
 _BATCH_SIZE = 8  # frames per call
 _MAX_BYTES = 4_000_000  # of a kept checkpoint
@@ -53,7 +59,7 @@ def measure_training(row: TrainingRow, run: Path, data: Path, output: Path) -> d
 
 
 def draw_pictures(row: TrainingRow, data: Path, output: Path) -> None:
-    """Draws what the kept checkpoint of a headline row does: its worst pairs, and the pose sweep.
+    """Draws what the kept checkpoint of a headline row does: its worst pairs, its sweep or codes.
 
     Args:
       row: whose checkpoint lies in `output`.
@@ -71,6 +77,8 @@ def draw_pictures(row: TrainingRow, data: Path, output: Path) -> None:
         draw_worst(loaded, data, output / f"{row.name}{suffix}.png", protocol=protocol)
     if row.pose_error:
         draw_sweep(loaded, data, output / f"{row.name}{SWEEP_SUFFIX}.png")
+    if "codes" in loaded.variables.get("generator", {}).get("params", {}):
+        draw_codes(loaded.model, loaded.variables, output / f"{row.name}{CODES_SUFFIX}.png")
 
 
 def _training_facts(run: Path, loaded: Any) -> dict[str, Any]:

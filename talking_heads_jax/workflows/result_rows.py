@@ -124,6 +124,7 @@ TABLES = MappingProxyType(
 #: Endings of a headline row's pictures beside NAME.png, and what they show.
 WORST_SUFFIXES = MappingProxyType({"synthetic_same": "-worst", "synthetic_cross": "-worst-cross"})
 SWEEP_SUFFIX = "-sweep"
+CODES_SUFFIX = "-codes"
 PICTURES = MappingProxyType(
     {
         "": "some pairs: source, driving frame, prediction, error x4",
@@ -131,6 +132,7 @@ PICTURES = MappingProxyType(
         "-worst-cross": "the same across identities: source, driving frame, exact truth, "
         "prediction, error x4",
         SWEEP_SUFFIX: "yaw, pitch and roll swept separately",
+        CODES_SUFFIX: "its codes along their two principal axes, and the head in these colours",
     }
 )
 

@@ -269,6 +269,50 @@ def test_mesh_flow_moves_the_bottleneck_of_geometry_only(mesh):
         assert np.abs(np.asarray(seen[True]) - seen[False]).max() > 1e-4, guidance
 
 
+def test_flows_that_correct_nothing_follow_the_mesh(mesh, faces_of_two):
+    """Silent flow heads leave the drawn displacement, in the unit of the sampler's corner rule."""
+    options = {"num_levels": 2, "flow_correction": True, "finest_block": True}
+    source, driving = faces_of_two
+    for aligned, unit in ((True, SIZE / (SIZE - 1)), (False, 1.0)):
+        model = tiny_gdpw(
+            mesh, guidance="geometry", generator={**options, "align_corners": aligned}
+        )
+        variables = random_variables(model)
+        decoder = variables["generator"]["params"]["decoder"]
+        assert "finest" in decoder
+        heads = decoder["level_2"]
+        heads["flow"] = jax.tree.map(jnp.zeros_like, heads["flow"])
+        maps = model.networks["generator"].apply(
+            variables["generator"], source.vertices, driving.vertices, method="draw_driving"
+        )
+        frame = run(model, variables, source, driving)
+        expected = unit * np.asarray(maps.flow)
+        assert np.abs(expected).max() > 0.05
+        np.testing.assert_allclose(frame.intermediates["flows"][-1], expected, atol=1e-6)
+
+
+def test_finest_block_is_guided_at_the_size_of_the_picture(mesh):
+    """A guidance that alternates pixel by pixel is all but lost at half the size."""
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.random((1, SIZE, SIZE, 3)), jnp.float32)
+    board = np.indices((SIZE, SIZE)).sum(axis=0) % 2 * 2.0 - 1.0
+    codes = np.broadcast_to(board[None, ..., None], (1, SIZE, SIZE, 4)).astype(np.float32)
+    seen = {}
+    for finest in (True, False):
+        model = tiny_gdpw(
+            mesh, guidance="codes", generator={"num_levels": 2, "finest_block": finest}
+        )
+        variables = random_variables(model)["generator"]
+        generator = model.networks["generator"]
+        apply = jax.jit(
+            lambda v, driving, g=generator: g.apply(
+                v, image, GuidanceMaps(driving_codes=driving, source_codes=codes), train=False
+            )["prediction"]
+        )
+        seen[finest] = np.abs(apply(variables, codes) - apply(variables, -codes)).mean()
+    assert seen[True] > 3 * seen[False]  # the blur before stride 2 lets some of it through
+
+
 def test_arguments_survive_json(both):
     model, _ = both
     copy = build_model("gdpw", **json.loads(json.dumps(model.arguments())))
@@ -297,11 +341,13 @@ def test_model_refuses_wrong_arguments(mesh, changes, error, message):
         {"generator": {"num_levels": 7}},
         {"single_scale": True, "generator": {"flow_stride": 16}},
         {"alpha_blend": True, "generator": {"residual": True}},
+        {"guidance": "codes", "generator": {"flow_correction": True}},
+        {"single_scale": True, "generator": {"flow_correction": True}},
     ],
 )
 def test_generator_refuses_what_does_not_fit_together(mesh, changes):
     model = tiny_gdpw(mesh, **changes)
-    with pytest.raises(ArgumentError, match=r"num_levels|flow_stride|residual"):
+    with pytest.raises(ArgumentError, match=r"num_levels|flow_stride|residual|flow_correction"):
         jax.eval_shape(model.init, jax.random.key(0))
 
 

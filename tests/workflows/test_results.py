@@ -72,6 +72,19 @@ def test_rows_that_cannot_be_run_are_refused(tmp_path, capsys):
     assert "--row" in capsys.readouterr().err
 
 
+def test_rows_without_their_file_are_left_out_and_said_so(places, monkeypatch):
+    monkeypatch.setattr(results, "_run_row", lambda row, places, say: pytest.fail(row.name))
+    monkeypatch.setattr("talking_heads_jax.assets.registered_assets", dict)
+    said = []
+    needed = [row for row in in_order(["gdpw-ict-32"]) if getattr(row, "asset", "")]
+    assert [row.name for row in needed] == ["data-ict-32", "gdpw-ict-32"]
+    run_rows(needed, places, say=said.append)
+    assert [line for line in said if line.startswith("gdpw-ict-32: left out")]
+    assert "'ict'" in said[-1] and not places.report("gdpw-ict-32").exists()
+    page = places.page.read_text()
+    assert "| BFM | not measured: licensed file |" in page
+
+
 def test_a_row_runs_once_and_again_when_asked(places, monkeypatch):
     ran = []
 
@@ -136,8 +149,8 @@ def test_the_page_shows_finished_rows_and_keeps_the_words(places):
         for part in page.split("across identities")[:2]
     )
     # Face error; below the copy; the blurred source it is least far below, mouth and eyes.
-    assert same.split(" | ")[1:6] == [
-        "0.2500", "25.0 [20.0, 30.0]", "25.0 [20.0, 30.0]", "25.0 [20.0, 30.0]", "0.25",
+    assert same.split(" | ")[1:7] == [
+        "0.2500", "25.0 [20.0, 30.0]", "–", "25.0 [20.0, 30.0]", "25.0 [20.0, 30.0]", "0.25",
     ]  # fmt: skip
     assert cross.split(" | ")[1] == "0.5000"
     assert "| *the probe itself* | – |" in page and " 2.50 |" in page

@@ -40,6 +40,7 @@ class ProgressiveGenerator(nn.Module):
         'both', or 'nmfc' (coordinates of the mean face in place of codes).
       num_codes: channels of a neural code.
       num_vertices: of the mesh, where codes are learned.
+      code_start: they start evenly spread between 0 and this; 1 in the released code.
       num_levels: of the pyramid, the image's own size included.
       block_expansion: channels at full size; doubled at every level.
       max_features: bound of the channels.
@@ -70,6 +71,7 @@ class ProgressiveGenerator(nn.Module):
     guidance: str = "codes"
     num_codes: int = 16
     num_vertices: int = 0
+    code_start: float = 1.0
     num_levels: int = 6
     block_expansion: int = 32
     max_features: int = 1024
@@ -123,7 +125,7 @@ class ProgressiveGenerator(nn.Module):
         _check_levels(self.resolution, self.num_levels, self.flow_stride, self.single_scale)
         if self.guidance in ("codes", "both"):
             shape = (self.num_vertices, self.num_codes)
-            self.codes = self.param("codes", nn.initializers.uniform(1.0), shape)
+            self.codes = self.param("codes", nn.initializers.uniform(self.code_start), shape)
         features = tuple(
             min(self.max_features, self.block_expansion * 2**level)
             for level in range(self.num_levels)
