@@ -38,6 +38,9 @@ def base() -> ConfigDict:
     model = config.model
     model.guidance = "both"
     model.num_codes = 8
+    # There are more vertices than pixels here: codes that start far apart are noise that changes
+    # with every pose, and the training is too short to make something of it.
+    model.generator.code_start = 0.1
     model.morphable = "procedural"
     model.generator.num_levels = 5  # the coarsest has 4 px, a third of a face
     model.generator.block_expansion = 12
