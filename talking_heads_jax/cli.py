@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from talking_heads_jax.cli_animate import add_animate
+from talking_heads_jax.cli_edit import add_edit
 from talking_heads_jax.cli_options import (
     add_limits,
     count,
@@ -296,6 +297,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_track(verbs)
     _add_synthesize(verbs)
     add_animate(verbs)
+    add_edit(verbs)
     _add_sweep_pose(verbs)
     _add_convert(verbs)
     _add_parity(verbs)

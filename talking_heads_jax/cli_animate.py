@@ -1,4 +1,4 @@
-"""The verb `animate`: a portrait and a driving video or motion file → a video."""
+"""The verb `animate`: a portrait and a driving video, motion file or image → a video."""
 
 import argparse
 from pathlib import Path
@@ -26,17 +26,33 @@ def add_animate(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--checkpoint", type=Path, required=True, help="a converted model or a training folder"
     )
-    verb.add_argument("--source", type=Path, required=True, help="portrait: image or video")
     verb.add_argument(
-        "--driving", type=Path, required=True, help="video that gives the motion, or motion file"
+        "--source",
+        type=Path,
+        required=True,
+        help="portrait: an image; with models that see keypoints also a video",
     )
-    verb.add_argument("--output", type=Path, required=True, help="video to write")
+    verb.add_argument(
+        "--driving",
+        type=Path,
+        required=True,
+        help="what gives the motion: a video, or a motion file of track; with mesh-driven models "
+        "also an image",
+    )
+    verb.add_argument(
+        "--output", type=Path, required=True, help="video to write, or a new folder for pictures"
+    )
     motion = verb.add_mutually_exclusive_group()
     motion.add_argument(
-        "--relative", action="store_true", help="add the driver's movement to the source (default)"
+        "--relative",
+        action="store_true",
+        help="add the driver's movement to the source (default, but for mesh-driven models)",
     )
     motion.add_argument(
-        "--absolute", action="store_true", help="take the driver's pose and proportions as they are"
+        "--absolute",
+        action="store_true",
+        help="take the driver's pose and proportions as they are; with mesh-driven models the only "
+        "kind, with the source's own proportions",
     )
     verb.add_argument(
         "--adapt-scale", action="store_true", help="scale movement by the size of the source's face"
@@ -69,6 +85,7 @@ def add_animate(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("--plain", action="store_true", help="the reference path without savings")
     _add_framing(verb)
+    _add_meshes(verb)
     add_limits(verb, "--max-clip-frames", "--max-frames")
 
 
@@ -95,7 +112,7 @@ def _add_framing(verb: argparse.ArgumentParser) -> None:
             f"--{name}-landmarks",
             type=Path,
             metavar="FILE",
-            help="for the crop, and for --best-frame auto if both are given",
+            help="for the crop; for --best-frame auto if both are given; for the fit of meshes",
         )
         group.add_argument(
             f"--{name}-box",
@@ -109,6 +126,34 @@ def _add_framing(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_meshes(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group(
+        "mesh-driven models",
+        "gdpw: source and driver are tracked; expression and pose are the driver's, absolute, the "
+        "shape is the source's. --relative, --adapt-scale, --best-frame, --keypoints and --pose "
+        "are of the other models",
+    )
+    for name in ("source", "driving"):
+        group.add_argument(
+            f"--{name}-motion",
+            type=Path,
+            metavar="NPZ",
+            help=f"motion file of the {name}, of track --save: it is not tracked again",
+        )
+    group.add_argument(
+        "--smooth",
+        choices=("official", "none", "one-euro", "gaussian"),
+        help="of the driver's coefficients over time (official: the released demo's exponential "
+        "average, the default)",
+    )
+    group.add_argument(
+        "--placement",
+        choices=("source", "driving"),
+        help="size and place of the head: the source's (default), or as in the driver's crop (the "
+        "released way)",
+    )
+
+
 def _animate(arguments: argparse.Namespace) -> int:
     use_compile_cache()
     from talking_heads_jax.inference.animate import AnimateOptions, animate_files
@@ -119,7 +164,7 @@ def _animate(arguments: argparse.Namespace) -> int:
         arguments.driving,
         arguments.output,
         options=AnimateOptions(
-            relative=not arguments.absolute,
+            relative=_relative(arguments),
             adapt_scale=arguments.adapt_scale,
             best_frame=arguments.best_frame,
             source_landmarks=arguments.source_landmarks,
@@ -137,10 +182,19 @@ def _animate(arguments: argparse.Namespace) -> int:
             source_box=tuple(arguments.source_box) if arguments.source_box else None,
             driving_box=tuple(arguments.driving_box) if arguments.driving_box else None,
             paste_back=arguments.paste_back,
+            source_motion=arguments.source_motion,
+            driving_motion=arguments.driving_motion,
+            smooth=arguments.smooth and arguments.smooth.replace("-", "_"),
+            placement=arguments.placement,
             limits=media_limits(arguments),
         ),
     )
     return _EXIT_OK
+
+
+def _relative(arguments: argparse.Namespace) -> bool | None:
+    """As asked for; None where nothing was said."""
+    return True if arguments.relative else False if arguments.absolute else None
 
 
 def _best_frame(text: str) -> int | str:

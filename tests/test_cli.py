@@ -132,7 +132,8 @@ def test_animate_options_arrive(recorded):
     flags += ["--no-audio", "--pose", "20", "-5", "0", "--precision", "bfloat16", "--plain"]
     flags += ["--batch-size", "4", "--crop", "none", "--recipe", "eg3d_512"]
     flags += ["--detector", "dlib", "--source-box", "1", "2", "3", "4"]
-    flags += ["--driving-landmarks", "l.csv", "--paste-back"]
+    flags += ["--driving-landmarks", "l.csv", "--paste-back", "--source-motion", "s.npz"]
+    flags += ["--driving-motion", "d.npz", "--smooth", "one-euro", "--placement", "driving"]
     assert main([*ANIMATE, *flags]) == 0
     assert calls[0][1]["options"] == AnimateOptions(
         relative=False,
@@ -151,7 +152,13 @@ def test_animate_options_arrive(recorded):
         source_box=(1.0, 2.0, 3.0, 4.0),
         driving_landmarks=Path("l.csv"),
         paste_back=True,
+        source_motion=Path("s.npz"),
+        driving_motion=Path("d.npz"),
+        smooth="one_euro",
+        placement="driving",
     )
+    assert main([*ANIMATE, "--relative"]) == 0
+    assert calls[1][1]["options"] == AnimateOptions(relative=True)
 
 
 def test_prepare_tracking_options_arrive(recorded, capsys):

@@ -4,149 +4,61 @@ The order of things: where faces must be looked for, each file is read through o
 found is kept as a box per frame; then the driving frame that counts as rest is found (decoding only
 up to it); then the clip is read once from its start. Every frame is computed from itself, the
 source and that rest frame alone, which gives what the official demos get by animating backwards and
-forwards from the rest frame and joining the two halves.
+forwards from the rest frame and joining the two halves. Mesh-driven systems go another way: see
+`animate_mesh`.
 """
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from talking_heads_jax.batch import Keypoints
 from talking_heads_jax.errors import ArgumentError, requirement
+from talking_heads_jax.inference.animate_mesh import animate_by_meshes
+from talking_heads_jax.inference.animate_options import (
+    AUTO,
+    OFF,
+    AnimateOptions,
+    AnimateResult,
+    check_options,
+    refuse_options,
+    with_settings,
+)
 from talking_heads_jax.inference.animator import (
     AnimatedFrames,
     FrameAnimator,
     StreamFrame,
     check_pose_editor,
 )
-from talking_heads_jax.inference.clips import (
-    check_output,
-    frame_at,
-    held_frames,
-    is_video,
-    open_sink,
-    still_or_first_frame,
-)
+from talking_heads_jax.inference.clips import check_output, frame_at, is_video, open_sink
 from talking_heads_jax.inference.driven_pose import (
     check_motion_model,
     is_motion_file,
     pose_motion,
 )
-from talking_heads_jax.inference.framing import FramingOptions, find_framing
+from talking_heads_jax.inference.framing import find_framing
+from talking_heads_jax.inference.mesh_animator import MeshAnimator, is_mesh_driven
 from talking_heads_jax.inference.motion_transfer import SMALLEST_AREA, best_frame, hull_area
 from talking_heads_jax.inference.overlay import draw_keypoints, side_by_side
-from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_side
+from talking_heads_jax.inference.scene import Scene
+from talking_heads_jax.media.limits import check_side
 from talking_heads_jax.media.video import VideoReader
 from talking_heads_jax.models.base import TalkingHead, Variables
-from talking_heads_jax.models.registry import build_model
-from talking_heads_jax.tracking.clip_boxes import Box
 from talking_heads_jax.tracking.landmark_files import read_landmarks
 from talking_heads_jax.tracking.motion_file import load_motion
-from talking_heads_jax.tracking.paste import paste_back
 
 __all__ = [
     "AnimateOptions",
     "AnimateResult",
     "AnimatedFrames",
     "FrameAnimator",
+    "MeshAnimator",
     "StreamFrame",
     "animate_clip",
     "animate_files",
 ]
-
-AUTO, OFF = "auto", "off"
-
-
-@dataclasses.dataclass(frozen=True)
-class AnimateOptions:
-    """How to animate.
-
-    Attributes:
-      relative: add the driver's movement since the rest frame to the source's keypoints (True), or
-        take the driver's keypoints as they are (then rest frame and scale have no effect).
-      adapt_scale: multiply relative movement by the ratio of the face sizes.
-      best_frame: the driving frame that counts as rest: its number; 'auto', the one most like the
-        source by landmarks, or the first, saying so, when no landmarks are given; 'off', the first.
-      source_landmarks: landmark file of the source, see `tracking.landmark_files`.
-      driving_landmarks: the same of the driving clip, one row per frame.
-      side_by_side: source, driving frame and prediction next to each other.
-      keypoints: draw the keypoints, on every panel its own.
-      audio: carry the driving clip's sound over.
-      pose: yaw, pitch, roll in degrees by which the trained pose editor turns the source; relative
-        motion is added on top.
-      batch_size: frames computed together; the result is that of 1 up to rounding.
-      precision: compute dtype, 'float32' or 'bfloat16'; None for the checkpoint's own.
-      plain: the reference path, without the exact savings.
-      crop: what the model sees of frames that have not its size: 'auto', about the face; 'centre',
-        the middle square; 'none', the whole, which must be square. See `framing.find_framing`.
-      recipe: how crops lie about the face, of `tracking.alignment.RECIPES`.
-      detector: what finds faces where there are no landmarks, of `tracking.detection.DETECTORS`.
-      source_box: x0 y0 x1 y1, pixels of the source: its crop; None finds it.
-      driving_box: the same of the driving clip.
-      paste_back: put the result back into the whole source frame.
-      limits: what is refused of the source and the driving clip.
-    """
-
-    relative: bool = True
-    adapt_scale: bool = False
-    best_frame: int | str = AUTO
-    source_landmarks: Path | None = None
-    driving_landmarks: Path | None = None
-    side_by_side: bool = False
-    keypoints: bool = False
-    audio: bool = True
-    pose: tuple[float, float, float] | None = None
-    batch_size: int = 1
-    precision: str | None = None
-    plain: bool = False
-    crop: str = "auto"
-    recipe: str = "prepare"
-    detector: str = "auto"
-    source_box: Box | None = None
-    driving_box: Box | None = None
-    paste_back: bool = False
-    limits: MediaLimits = DEFAULT_LIMITS
-
-    def framing(self, what: str) -> FramingOptions:
-        """How the frames of one of the two files become the model's squares.
-
-        Args:
-          what: "source" or "driving".
-
-        Raises:
-          ArgumentError: an unknown word, or an empty box.
-        """
-        return FramingOptions(
-            crop=self.crop,
-            recipe=self.recipe,
-            detector=self.detector,
-            box=getattr(self, f"{what}_box"),
-            landmarks=getattr(self, f"{what}_landmarks"),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class AnimateResult:
-    """What was done.
-
-    Attributes:
-      output: the video, or the folder of pictures.
-      frames: how many were written.
-      fps: frames per second, the driving clip's.
-      best_frame: the driving frame that counted as rest; None for absolute motion.
-      scale: factor of relative movement.
-      notes: what the user should know: cropping, resizing, missing landmarks.
-    """
-
-    output: Path
-    frames: int
-    fps: float
-    best_frame: int | None
-    scale: float
-    notes: tuple[str, ...]
 
 
 def animate_files(
@@ -165,7 +77,7 @@ def animate_files(
       source: portrait: an image; or a video, whose frame i is then the source of output frame i
         (its last frame is held when it is the shorter one).
       driving: a video, or a motion file of `talking-heads track --save` for models with a pose
-        editor.
+        editor and mesh-driven ones; for these also an image.
       output: an .mp4 file (replaced when all went well), or a name without suffix for a new folder
         of png files.
       options: how; the defaults when None.
@@ -184,10 +96,10 @@ def animate_files(
 
     options = options or AnimateOptions()
     source, driving, output = Path(source), Path(driving), Path(output)
-    _check_options(options)
+    check_options(options)
     check_output(output, (source, driving))
     loaded = load_model(Path(checkpoint))
-    model = _with_settings(loaded.model, options)
+    model = with_settings(loaded.model, options)
     return animate_clip(model, loaded.variables, source, driving, output, options=options, log=log)
 
 
@@ -204,10 +116,10 @@ def animate_clip(
     """As `animate_files`, with a model in memory (`precision` and `plain` are the model's).
 
     Args:
-      model: a system that needs only images.
+      model: a system that needs only images, or an image and vertices.
       variables: network name -> linen variables.
       source: image or video.
-      driving: a video, or a motion file.
+      driving: a video or a motion file; with meshes also an image.
       output: an .mp4 file, or a new folder.
       options: how.
       log: takes notes, one line each.
@@ -221,7 +133,7 @@ def animate_clip(
       DataError: if a landmark or motion file cannot be used.
       MediaError: if a file cannot be read or written.
     """
-    _check_options(options)
+    check_options(options)
     check_output(output, (source, driving))
     notes: list[str] = []
 
@@ -230,12 +142,28 @@ def animate_clip(
             notes.append(text)
             log(text)
 
+    animate = animate_by_meshes if is_mesh_driven(model) else _animate_by_keypoints
+    result = animate(model, variables, source, driving, output, options, note)
+    log(f"{output}: {result.frames} frames at {result.fps:g} frames/s")
+    return dataclasses.replace(result, notes=tuple(notes))
+
+
+def _animate_by_keypoints(
+    model: TalkingHead,
+    variables: Mapping[str, Variables],
+    source: Path,
+    driving: Path,
+    output: Path,
+    options: AnimateOptions,
+    note: Callable[[str | None], None],
+) -> AnimateResult:
+    """Systems that need only images: they see their motion in the driving pictures."""
+    _check_keypoint_options(options)
     by_motion_file = is_motion_file(driving)
     if by_motion_file:
         check_motion_model(model, variables)
-    animator = FrameAnimator(
-        model, variables, batch_size=options.batch_size, relative=options.relative
-    )
+    relative = options.relative is not False
+    animator = FrameAnimator(model, variables, batch_size=options.batch_size, relative=relative)
     if options.pose is not None:
         check_pose_editor(model, variables)
     if (options.pose is not None or by_motion_file) and is_video(source):
@@ -243,66 +171,15 @@ def animate_clip(
         raise ArgumentError(
             requirement("source", f"be an image with {what}", source.name, "Give one frame of it.")
         )
-    scene = _Scene(source, model.resolution, options, note)
+    scene = Scene(source, model.resolution, options, note)
     if by_motion_file:
-        result = _animate_by_motion(animator, scene, driving, output, options, note)
-    else:
-        result = _animate_by_video(animator, scene, driving, output, options, note)
-    log(f"{output}: {result.frames} frames at {result.fps:g} frames/s")
-    return dataclasses.replace(result, notes=tuple(notes))
-
-
-class _Scene:
-    """The source: its picture, what the model sees of it, and the way back."""
-
-    def __init__(
-        self,
-        path: Path,
-        resolution: int,
-        options: AnimateOptions,
-        note: Callable[[str | None], None],
-    ) -> None:
-        self.portrait = still_or_first_frame(path, options.limits)
-        check_side(f"{path}", *self.portrait.shape[:2])
-        self.framing = find_framing(
-            "source",
-            path,
-            self.portrait.shape[:2],
-            resolution,
-            options.framing("source"),
-            options.limits,
-        )
-        for text in self.framing.notes:
-            note(text)
-        self._path, self._options = path, options
-        # Frames on their way through the network: two batches at most.
-        self._under_way: collections.deque[tuple[int, np.ndarray]] = collections.deque()
-
-    def sources(self) -> Iterator[np.ndarray] | None:
-        """The model's squares of a source video, without end; None for a still."""
-        return self._crops() if is_video(self._path) else None
-
-    def _crops(self) -> Iterator[np.ndarray]:
-        for index, frame in held_frames(self._path, self._options.limits):
-            if self._options.paste_back:
-                self._under_way.append((index, frame))
-            yield self.framing.crop(frame, index)
-
-    def output_size(self, resolution: int) -> tuple[int, int]:
-        """Height and width of what is written."""
-        if self._options.paste_back:
-            return self.portrait.shape[:2]
-        return resolution, resolution * (3 if self._options.side_by_side else 1)
-
-    def finished(self, prediction: np.ndarray) -> np.ndarray:
-        """The next source frame with the prediction in its place."""
-        index, frame = self._under_way.popleft() if self._under_way else (0, self.portrait)
-        return paste_back(frame, prediction, self.framing.alignment(index))
+        return _animate_by_motion(animator, scene, driving, output, options, note)
+    return _animate_by_video(animator, scene, driving, output, options, note)
 
 
 def _animate_by_video(
     animator: FrameAnimator,
-    scene: _Scene,
+    scene: Scene,
     driving: Path,
     output: Path,
     options: AnimateOptions,
@@ -318,7 +195,7 @@ def _animate_by_video(
         note(text)
     animator.set_source(scene.framing.crop(scene.portrait), pose_deg=options.pose)
     rest = None
-    if options.relative:
+    if animator.relative:
         sizes = scene.portrait.shape[:2], reader.size
         rest = _rest_frame(options, *sizes, reader.frame_count, note)
         first = framing.crop(frame_at(driving, rest, limits), rest)
@@ -340,7 +217,7 @@ def _animate_by_video(
 
 def _animate_by_motion(
     animator: FrameAnimator,
-    scene: _Scene,
+    scene: Scene,
     driving: Path,
     output: Path,
     options: AnimateOptions,
@@ -351,7 +228,7 @@ def _animate_by_motion(
             raise ArgumentError(
                 requirement(name, "be used with a driving video", driving.name, "Leave it out.")
             )
-    if not options.relative:
+    if not animator.relative:
         raise ArgumentError(
             requirement(
                 "absolute motion",
@@ -403,18 +280,16 @@ def compose_frame(frame: StreamFrame, options: AnimateOptions) -> np.ndarray:
     return side_by_side([draw_keypoints(image, motion.value) for image, motion in panels])
 
 
-def _check_options(options: AnimateOptions) -> None:
-    """Raises for values and combinations that make no sense, before anything is loaded."""
-    chosen = options.best_frame
-    is_number = isinstance(chosen, int) and not isinstance(chosen, bool) and chosen >= 0
-    if chosen not in (AUTO, OFF) and not is_number:
-        raise ArgumentError(
-            requirement("best frame", "be auto, off or a frame number from 0", chosen, "E.g. auto.")
-        )
-    for what in ("source", "driving"):
-        options.framing(what)
+def _check_keypoint_options(options: AnimateOptions) -> None:
+    """Raises for options that a system which sees its motion in pictures has no use for."""
+    refuse_options(
+        options,
+        ("source_motion", "driving_motion", "smooth", "placement"),
+        "a mesh-driven model",
+        "Leave it out: this model sees its motion in the driving pictures.",
+    )
     one_only = (options.source_landmarks is None) != (options.driving_landmarks is None)
-    if one_only and options.crop != "auto":
+    if one_only and options.crop != AUTO:
         raise ArgumentError(
             requirement(
                 "landmarks",
@@ -423,46 +298,6 @@ def _check_options(options: AnimateOptions) -> None:
                 "Give the other file too, or crop by them with crop='auto'.",
             )
         )
-    if options.paste_back and (options.side_by_side or options.keypoints):
-        raise ArgumentError(
-            requirement(
-                "paste back",
-                "stand alone",
-                "panels or keypoints as well",
-                "Make two videos: the crops with panels, and the whole.",
-            )
-        )
-    if options.pose is not None and not options.relative:
-        raise ArgumentError(
-            requirement(
-                "pose",
-                "be combined with relative motion",
-                "absolute motion",
-                "Absolute motion sets the pose itself: leave one of the two out.",
-            )
-        )
-
-
-def _with_settings(model: TalkingHead, options: AnimateOptions) -> TalkingHead:
-    """The model with the wanted precision and path; the parameters are the same."""
-    wanted = {}
-    if options.precision is not None:
-        wanted["dtype"] = options.precision
-    if options.plain:
-        wanted["implementation"] = "plain"
-    arguments = model.arguments()
-    unknown = sorted(set(wanted) - set(arguments))
-    if unknown:
-        raise ArgumentError(
-            requirement(
-                f"model {model.name}",
-                f"have {' and '.join(unknown)} to choose",
-                "a fixed one",
-                "Leave precision and plain out.",
-            )
-        )
-    changed = {**arguments, **wanted} != arguments
-    return build_model(model.name, **{**arguments, **wanted}) if changed else model
 
 
 def _rest_frame(

@@ -60,15 +60,23 @@ class StreamFrame(NamedTuple):
     source_motion: PyTree
 
 
-def _unit_range(images: Array) -> Array:
-    """uint8 images as float32 in [0, 1]; float images as float32."""
+def unit_range(images: Array) -> Array:
+    """uint8 images as float32 in [0, 1]; float images as float32.
+
+    Args:
+      images: of any shape.
+    """
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) * np.float32(BYTE_LEVEL)
     return images.astype(jnp.float32)
 
 
-def _to_uint8(images: Array) -> Array:
-    """Images in [0, 1] rounded to the nearest of 256 levels."""
+def to_uint8(images: Array) -> Array:
+    """Images in [0, 1] rounded to the nearest of 256 levels.
+
+    Args:
+      images: of any shape.
+    """
     return jnp.round(jnp.clip(images.astype(jnp.float32), 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
 
@@ -76,7 +84,7 @@ def _to_uint8(images: Array) -> Array:
 def _encode_source(
     model: TalkingHead, variables: Mapping[str, Variables], image: Array
 ) -> tuple[PyTree, PyTree]:
-    inputs = FaceInputs(image=_unit_range(image))
+    inputs = FaceInputs(image=unit_range(image))
     return model.encode_source(variables, inputs), model.encode_driving(variables, inputs)
 
 
@@ -84,7 +92,7 @@ def _encode_source(
 def _encode_driving(
     model: TalkingHead, variables: Mapping[str, Variables], images: Array
 ) -> PyTree:
-    return model.encode_driving(variables, FaceInputs(image=_unit_range(images)))
+    return model.encode_driving(variables, FaceInputs(image=unit_range(images)))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "relative", "as_uint8"))
@@ -101,14 +109,14 @@ def _animate(
     as_uint8: bool,
 ) -> tuple[Array, PyTree, PyTree]:
     """One batch: detect, transfer, render. A source of batch 1 serves all frames."""
-    driving_motion = model.encode_driving(variables, FaceInputs(image=_unit_range(driving)))
+    driving_motion = model.encode_driving(variables, FaceInputs(image=unit_range(driving)))
     motion = driving_motion
     if relative:
         motion = transfer_keypoints(
             source_motion, driving_motion, initial, relative=True, scale=scale
         )
     prediction = model.animate_frame(variables, encoding, motion).prediction
-    return _to_uint8(prediction) if as_uint8 else prediction, driving_motion, motion
+    return to_uint8(prediction) if as_uint8 else prediction, driving_motion, motion
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -120,7 +128,7 @@ def _turn(
     count = offsets.shape[0]
     several = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape[1:])), encoding)
     motion = model.edit_pose(variables, several, offsets)
-    return _to_uint8(model.animate_frame(variables, encoding, motion).prediction)
+    return to_uint8(model.animate_frame(variables, encoding, motion).prediction)
 
 
 class FrameAnimator:
@@ -161,12 +169,15 @@ class FrameAnimator:
         """
         extra = sorted(model.required_inputs - {"image"})
         if extra:
+            remedy = "Call its encode_source, encode_driving and animate_frame with these inputs."
+            if extra == ["vertices"]:
+                remedy = "Drive it by meshes: inference.mesh_animator.MeshAnimator."
             raise ArgumentError(
                 requirement(
                     "model",
                     "need only images to animate",
                     f"{model.name}, which needs {extra}",
-                    "Call its encode_source, encode_driving and animate_frame with these inputs.",
+                    remedy,
                 )
             )
         if batch_size < 1:

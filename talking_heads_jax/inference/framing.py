@@ -5,7 +5,9 @@ where the face keeps its place, otherwise following it smoothly, so that a movin
 count as a moving head. Nothing here holds frames. Letters: t frames, h w image, r the model's side.
 """
 
+import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,17 @@ class Framing:
         box = self._boxes[min(index, len(self._boxes) - 1)]
         return alignment_from_box(self._recipe, 1, tuple(box), self.resolution, **self._filter)
 
+    def smoothed(self, smooth: Callable[[np.ndarray], np.ndarray]) -> "Framing":
+        """The same with a smoother path, where there is a crop for every frame.
+
+        Args:
+          smooth: boxes (t 4) in pixels → boxes.
+        """
+        framing = copy.copy(self)
+        if len(self._boxes) > 1:
+            framing._boxes = np.asarray(smooth(self._boxes), np.float64)
+        return framing
+
     def crop(self, frame: np.ndarray, index: int = 0) -> np.ndarray:
         """The model's square of a frame, (r r 3) uint8.
 
@@ -140,6 +153,8 @@ def find_framing(
     resolution: int,
     options: FramingOptions,
     limits: MediaLimits = DEFAULT_LIMITS,
+    *,
+    track: ClipTrack | None = None,
 ) -> Framing:
     """Decides what the model sees of a file; reads it through where a face must be found in it.
 
@@ -155,6 +170,8 @@ def find_framing(
       resolution: r.
       options: see `FramingOptions`.
       limits: what is refused.
+      track: what is known of the file already, in pixels of its frames: then no face is looked for,
+        and the file is not read.
 
     Returns:
       The framing.
@@ -182,9 +199,12 @@ def find_framing(
     if size == (resolution, resolution):
         if options.landmarks is None:
             return _middle(what, size, resolution)
-        read_landmarks(options.landmarks, frame_size=size)  # a wrong file is an error all the same
+        if track is None:  # a wrong file is an error all the same
+            read_landmarks(options.landmarks, frame_size=size)
         return _middle(what, size, resolution, "of the model's size, so not cropped by landmarks")
-    finder, track = _look(what, path, size, options, limits)
+    finder = "its landmarks"
+    if track is None:
+        finder, track = _look(what, path, size, options, limits)
     if track is None or not track.face.any():
         why = "no face was found" if track is not None else finder
         return _middle(what, size, resolution, why)

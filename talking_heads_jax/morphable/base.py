@@ -67,6 +67,14 @@ class MorphableModel(Protocol):
         """
         ...
 
+    def posed_joints(self, coefficients: FaceCoefficients) -> Array:
+        """Where the joints (b j 3) of `joint_names` end up in model space.
+
+        Args:
+          coefficients: as `vertices`.
+        """
+        ...
+
     def landmarks68(self, vertices: Array, coefficients: FaceCoefficients | None = None) -> Array:
         """The 68 landmarks (b 68 3) in Multi-PIE order.
 

@@ -1,4 +1,4 @@
-"""A fitted clip, and what it says in pixels: landmarks and vertices.
+"""A fitted clip, and what it says in pixels: landmarks, joints and vertices.
 
 Letters: t frames, v vertices, j joints, K shape and E expression coefficients, n landmarks, q free
 joints.
@@ -119,6 +119,25 @@ def fit_vertices_px(model: MorphableModel, fit: FaceFit) -> np.ndarray:
         vertices = np.asarray(vertices)[: here.stop - start] * model.centimetres_per_unit
         result[here] = _to_px(vertices, fit, here)
     return result
+
+
+def fit_joints_px(model: MorphableModel, fit: FaceFit) -> np.ndarray:
+    """The joints (t j 2) float32 of a fit, x, y px, in the order of the model's `joint_names`.
+
+    Args:
+      model: that was fitted.
+      fit: of `fit_clip`.
+
+    Raises:
+      ArgumentError: if the fit is not of this model.
+    """
+    _check_fit(model, fit)
+    times = len(fit.angles)
+    expression, pose = _with_padding(fit.expression_coeffs), _with_padding(fit.joint_pose)
+    shape = np.broadcast_to(fit.shape_coeffs, (len(pose), len(fit.shape_coeffs)))
+    joints = model.posed_joints(FaceCoefficients(shape, expression, pose.reshape(len(pose), -1, 3)))
+    points = np.asarray(joints)[:times] * model.centimetres_per_unit
+    return _to_px(points, fit, slice(None))[..., :2]
 
 
 @functools.partial(jax.jit, static_argnames="skeleton")

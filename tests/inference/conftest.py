@@ -9,6 +9,8 @@ import pytest
 from talking_heads_jax.batch import Keypoints
 from talking_heads_jax.media.video import VideoWriter
 from talking_heads_jax.models.base import FrameOutput, TalkingHead
+from talking_heads_jax.morphable.registry import load_morphable
+from tests.models.toy_gdpw import random_variables, tiny_gdpw
 
 SIDE = 16
 
@@ -113,3 +115,20 @@ def head():
 @pytest.fixture(scope="session")
 def variables(head):
     return head.init(None)
+
+
+@pytest.fixture(scope="session")
+def procedural():
+    """The built-in face model."""
+    return load_morphable("procedural")
+
+
+@pytest.fixture(scope="session")
+def gdpw():
+    """A mesh-driven system of 32 px on the built-in head and weights that show what moves."""
+    small = {"num_levels": 2, "block_expansion": 4, "max_features": 8, "residual": True}
+    model = tiny_gdpw("procedural", generator=small, spectral_norm=False)
+    variables = random_variables(model)
+    decoder = variables["generator"]["params"]["decoder"]
+    decoder["output"]["kernel"] *= 10
+    return model, variables
