@@ -1,20 +1,25 @@
 """Speed of animation: the fast path against the plain one, with what each of them computes.
 
     python benchmarks/inference.py --output benchmarks/results/inference_<machine>.json
+    python benchmarks/inference.py --model gdpw --arguments '{"morphable": "procedural"}'
 
 *Plain* is what the official module does for a frame: the source is encoded again, every
 convolution is computed as written, the training-only image head and the warped source too. *Fast*
-is what `FrameAnimator` does: the source is encoded once per clip, exact savings are taken, only the
-prediction is computed. Both give the same picture; the difference is printed.
+is what `FrameAnimator` and `MeshAnimator` do: the source is encoded once per clip, exact savings
+are taken, only the prediction is computed. Both give the same picture; the difference is printed.
 
-`generator` is given keypoints; `network` adds the keypoint detector on the driving frame; `end to
-end` is `animate_clip`: decode, resize, network, encode (needs PyAV, else it is left out). Weights
-are random, scaled so that activations keep their size. Times are medians of interleaved repeats.
-Multiply-adds are those of the traced shapes (`inference/operation_count.py`); the peak is a large
-matrix product on the same device in the same dtype. Needs only jax, flax, optax, orbax and numpy.
+`generator` is given the motion: keypoints, or drawn maps; `network` adds finding it: the keypoint
+detector on the driving frame, or drawing the driving mesh (plain: the source's too). `guidance
+pyramid`, of mesh-driven systems, is that part alone, literal against strided. `end to end` is
+`animate_clip`: decode, resize, network, encode (needs PyAV and a system that is driven by images,
+else it is left out). Meshes are the mean face of `morphable`, turning. Weights are random, scaled
+so that activations keep their size. Times are medians of interleaved repeats. Multiply-adds are
+those of the traced shapes (`inference/operation_count.py`); the peak is a large matrix product on
+the same device in the same dtype. Needs only jax, flax, optax, orbax and numpy.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import statistics
@@ -31,6 +36,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.inference_paths import (
+    PYRAMID,
+    is_mesh_driven,
+    make_frames,
+    make_inputs,
+    make_variables,
+    paths_of,
+    pyramid_of,
+    shapes_of,
+)
 from benchmarks.measurement import (
     describe_run,
     interleave,
@@ -38,21 +53,10 @@ from benchmarks.measurement import (
     print_table,
     write_results,
 )
-from talking_heads_jax.batch import FaceInputs
 from talking_heads_jax.inference.operation_count import GIGA, count_operations
 from talking_heads_jax.models.base import TalkingHead, count_parameters
 from talking_heads_jax.models.registry import build_model
 
-# Component -> where its operations are traced; the first that matches counts.
-COMPONENTS = {
-    "source encoder": r"\.encode(/|$)",
-    "image head (training only)": r"/image_head",
-    "dense motion": r"/dense_motion",
-    "volume: shape and colour extractors": r"/(color|shape)_extractor",
-    "volume: per-voxel network": r"/volume_renderer",
-    "decoder: SPADE modulation": r"/spade_\d",
-    "decoder: other convolutions": r"/decoder|/fusion",
-}
 TINY_SIDE = {"block_expansion": 4, "max_features": 16, "num_blocks": 3}
 TINY_GENERATOR = {"block_expansion": 4, "max_features": 16, "dense_motion_options": TINY_SIDE}
 TINY_VOLUME = {
@@ -60,83 +64,7 @@ TINY_VOLUME = {
     "spade_options": {"segmentation_features": 8, "block_features": [8, 8, 8, 8]},
     "image_head_features": 8,
 }
-
-
-def make_variables(model: TalkingHead) -> dict[str, Any]:
-    """Seeded variables, the same on every machine; nothing is compiled for them.
-
-    Kernels have He's scale, so that activations keep their size and the prediction is not a flat
-    grey; statistics lie around those of a fresh network; Jacobians are the identity.
-    """
-    shapes = shapes_of(model)
-    rng = np.random.default_rng(0)
-
-    def fill(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        name = jax.tree_util.keystr(path)
-        noise = rng.standard_normal(leaf.shape, np.float32)
-        if "['jacobian']" in name:
-            identity = np.tile(np.float32([1, 0, 0, 1]), max(leaf.shape[-1] // 4, 1))
-            return identity if name.endswith("['bias']") else 0 * noise
-        if name.endswith("['kernel']"):
-            return noise * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
-        if name.endswith(("['scale']", "['var']")):
-            return 1 + np.float32(0.1) * np.abs(noise)
-        return np.float32(0.1) * noise
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
-
-
-def shapes_of(model: TalkingHead) -> dict[str, Any]:
-    """Shapes of the variables inference needs."""
-    return jax.eval_shape(lambda key: model.init(key, model.inference_networks), jax.random.key(0))
-
-
-def make_frames(count: int, side: int, seed: int) -> np.ndarray:
-    """(count side side 3) uint8 smooth random pictures that drift."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:side, :side] / side
-    waves = rng.uniform(1, 4, (6, 2)), rng.uniform(0, 6.28, 6), rng.uniform(-1, 1, (6, 3))
-    frames = np.empty((count, side, side, 3), np.uint8)
-    for index in range(count):
-        picture = np.zeros((side, side, 3))
-        for frequency, phase, color in zip(*waves, strict=True):
-            angle = 6.28 * (frequency[0] * columns + frequency[1] * rows) + phase + 0.1 * index
-            picture += np.sin(angle)[..., None] * color
-        frames[index] = np.clip(127 + 40 * picture, 0, 255)
-    return frames
-
-
-def paths(model: TalkingHead) -> dict[str, Callable[..., Any]]:
-    """`generator` and `network` as the official module and as `FrameAnimator` call them."""
-
-    def detect(variables: Any, frames: jax.Array) -> Any:
-        return model.encode_driving(variables, FaceInputs(image=frames))
-
-    def encode(variables: Any, source: jax.Array) -> Any:
-        return model.encode_source(variables, FaceInputs(image=source))
-
-    def official_generator(variables: Any, source: jax.Array, keypoints: Any, motion: Any) -> Any:
-        encoding = model.encode_source(variables, FaceInputs(image=source))
-        encoding = encoding._replace(keypoints=keypoints)  # the detector is not part of it
-        return model.animate_frame(variables, encoding, motion, with_intermediates=True)
-
-    def served_generator(variables: Any, encoding: Any, motion: Any) -> Any:
-        return model.animate_frame(variables, encoding, motion).prediction
-
-    def official_network(variables: Any, source: Any, keypoints: Any, frames: jax.Array) -> Any:
-        return official_generator(variables, source, keypoints, detect(variables, frames))
-
-    def served_network(variables: Any, encoding: Any, frames: jax.Array) -> Any:
-        return served_generator(variables, encoding, detect(variables, frames))
-
-    return {
-        "detect": detect,
-        "encode": encode,
-        "official_generator": official_generator,
-        "served_generator": served_generator,
-        "official_network": official_network,
-        "served_network": served_network,
-    }
+TINY_MESH = {"num_levels": 4, "block_expansion": 4, "max_features": 8}
 
 
 def build(options: argparse.Namespace, implementation: str, dtype: str) -> TalkingHead:
@@ -146,6 +74,8 @@ def build(options: argparse.Namespace, implementation: str, dtype: str) -> Talki
         extra = TINY_VOLUME if options.model == "fnevr" else {}
         generator = TINY_GENERATOR | extra
         arguments = {"resolution": 64, "keypoint_detector": TINY_SIDE, "generator": generator}
+        if options.model == "gdpw":
+            arguments = {"resolution": 64, "num_codes": 4, "generator": TINY_MESH}
     arguments |= json.loads(options.arguments)
     return build_model(options.model, **arguments, implementation=implementation, dtype=dtype)
 
@@ -155,23 +85,21 @@ def count_all(options: argparse.Namespace) -> dict[str, Any]:
     counts = {}
     for implementation in ("plain", "fast"):
         model = build(options, implementation, "float32")
-        functions = paths(model)
+        paths = paths_of(model)
         variables = shapes_of(model)
-        image = jax.ShapeDtypeStruct((1, model.resolution, model.resolution, 3), jnp.float32)
-        keypoints = jax.eval_shape(functions["detect"], variables, image)
-        detector = count_operations(functions["detect"], variables, image)
+        source, driving = jax.eval_shape(functools.partial(make_inputs, model, 1))
         if implementation == "plain":
-            generator = count_operations(
-                functions["official_generator"], variables, image, keypoints, keypoints
-            )
+            motion = paths.official_motion, (variables, source, driving)
+            own = jax.eval_shape(paths.own, variables, source)
+            generator = paths.official_generator, (variables, source, own)
         else:
-            encoding = jax.eval_shape(functions["encode"], variables, image)
-            generator = count_operations(
-                functions["served_generator"], variables, encoding, keypoints
-            )
+            encoding = jax.eval_shape(paths.encode, variables, source)
+            motion = paths.served_motion, (variables, encoding, driving)
+            generator = paths.served_generator, (variables, encoding)
+        found = jax.eval_shape(motion[0], *motion[1])
         counts[implementation] = {
-            "keypoint detector": detector.total,
-            **generator.grouped(COMPONENTS),
+            paths.motion_label: count_operations(motion[0], *motion[1]).total,
+            **count_operations(generator[0], *generator[1], found).grouped(paths.components),
         }
         parameters = {name: count_parameters(tree["params"]) for name, tree in variables.items()}
     return {"parameters": parameters, "multiply_adds": counts}
@@ -186,10 +114,12 @@ def print_counts(counts: dict[str, Any]) -> dict[str, dict[str, int]]:
     )
     plain, fast = counts["multiply_adds"]["plain"], counts["multiply_adds"]["fast"]
     labels = [label for label in {**plain, **fast} if plain.get(label, 0) or fast.get(label, 0)]
+    motion_label = next(iter(plain))
     totals = {
         path: {
             "network": sum(macs.values()),
-            "generator": sum(macs.values()) - macs["keypoint detector"],
+            "generator": sum(macs.values()) - macs[motion_label],
+            PYRAMID: macs.get(PYRAMID, 0),
         }
         for path, macs in counts["multiply_adds"].items()
     }
@@ -214,30 +144,34 @@ def print_counts(counts: dict[str, Any]) -> dict[str, dict[str, int]]:
 def make_cases(
     options: argparse.Namespace, implementation: str, dtype: str, batch: int, variables: Any
 ) -> dict[str, Callable[[], Any]]:
-    """`generator` and `network` of one path, with inputs on the device."""
+    """The scopes of one path, with inputs on the device."""
     model = build(options, implementation, dtype)
-    functions = {name: jax.jit(function) for name, function in paths(model).items()}
-    side = model.resolution
-    source = jax.device_put(make_frames(1, side, 1).astype(np.float32) / 255)
-    frames = jax.device_put(make_frames(batch, side, 2).astype(np.float32) / 255)
-    # One set of keypoints for all dtypes, so that errors of the generator are its own.
-    detect = jax.jit(paths(build(options, implementation, "float32"))["detect"])
-    keypoints, motion = detect(variables, source), detect(variables, frames)
+    paths = paths_of(model)
+    source, driving = jax.device_put(make_inputs(model, batch))
+    # One set of motions for all dtypes, so that errors of the generator are its own.
+    exact = paths_of(build(options, implementation, "float32"))
+    own = jax.jit(exact.own)(variables, source)
     if implementation == "plain":
         # The official module takes a source for every frame.
-        sources = jnp.repeat(source, batch, axis=0)
-        many = jax.tree.map(lambda leaf: jnp.repeat(leaf, batch, axis=0), keypoints)
-        generator, network = functions["official_generator"], functions["official_network"]
-        return {
-            "generator": lambda: generator(variables, sources, many, motion),
-            "network": lambda: network(variables, sources, many, frames),
+        source, own = jax.tree.map(lambda leaf: jnp.repeat(leaf, batch, axis=0), (source, own))
+        motion = jax.jit(exact.official_motion)(variables, source, driving)
+        generator, network = jax.jit(paths.official_generator), jax.jit(paths.official_network)
+        cases = {
+            "generator": lambda: generator(variables, source, own, motion),
+            "network": lambda: network(variables, source, own, driving),
         }
-    encoding = functions["encode"](variables, source)
-    generator, network = functions["served_generator"], functions["served_network"]
-    return {
-        "generator": lambda: generator(variables, encoding, motion),
-        "network": lambda: network(variables, encoding, frames),
-    }
+    else:
+        encoding = jax.jit(paths.encode)(variables, source)
+        motion = jax.jit(exact.served_motion)(variables, encoding, driving)
+        generator, network = jax.jit(paths.served_generator), jax.jit(paths.served_network)
+        cases = {
+            "generator": lambda: generator(variables, encoding, motion),
+            "network": lambda: network(variables, encoding, driving),
+        }
+    if is_mesh_driven(model):
+        pyramid = jax.jit(pyramid_of(model, implementation))
+        cases[PYRAMID] = lambda: pyramid(motion)
+    return {scope: cases[scope] for scope in options.scopes if scope in cases}
 
 
 def time_network(
@@ -252,11 +186,9 @@ def time_network(
             cases = {
                 path: make_cases(options, path, dtype, batch, variables) for path in options.paths
             }
-            for scope in ("generator", "network"):
+            for scope in cases[options.paths[0]]:
                 for path in options.paths if batch == options.device_batch[0] else ():
-                    output = cases[path][scope]()
-                    image = output if path == "fast" else output.prediction
-                    predictions[scope, path, dtype] = np.asarray(image, np.float64)
+                    predictions[scope, path, dtype] = _flat(cases[path][scope]())
                 timed = {path: cases[path][scope] for path in options.paths}
                 timing = interleave(timed, repeats=options.repeats, seconds=options.seconds)
                 latency = (
@@ -285,8 +217,14 @@ def time_network(
     return results, compare(predictions)
 
 
+def _flat(output: Any) -> np.ndarray:
+    """What is compared: the prediction, or all levels of a pyramid."""
+    leaves = jax.tree.leaves(getattr(output, "prediction", output))
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
+
+
 def _timing_line(entry: dict[str, Any]) -> str:
-    parts = [f"{entry['scope']:9} {entry['dtype']:8} batch {entry['batch']:3}:"]
+    parts = [f"{entry['scope']:16} {entry['dtype']:8} batch {entry['batch']:3}:"]
     for path in ("plain", "fast"):
         if path in entry:
             times = entry[path]
@@ -301,14 +239,14 @@ def _timing_line(entry: dict[str, Any]) -> str:
 
 
 def compare(predictions: dict[tuple[str, str, str], np.ndarray]) -> dict[str, Any]:
-    """Largest and mean difference of predictions in [0, 1]: fast to plain, bfloat16 to float32."""
+    """Largest and mean difference of predictions: fast to plain, bfloat16 to float32."""
     errors: dict[str, Any] = {}
     pairs = {
         "fast_to_plain_float32": (("fast", "float32"), ("plain", "float32")),
         "fast_bfloat16_to_float32": (("fast", "bfloat16"), ("fast", "float32")),
         "plain_bfloat16_to_float32": (("plain", "bfloat16"), ("plain", "float32")),
     }
-    for scope in ("generator", "network"):
+    for scope in dict.fromkeys(scope for scope, *_ in predictions):
         for name, (first, second) in pairs.items():
             if (scope, *first) in predictions and (scope, *second) in predictions:
                 exact = predictions[(scope, *second)]
@@ -319,7 +257,7 @@ def compare(predictions: dict[tuple[str, str, str], np.ndarray]) -> dict[str, An
                     "mean": mean,
                     "standard_deviation_of_prediction": float(exact.std()),
                 }
-                print(f"{scope} {name}: max {largest:.3g}, mean {mean:.3g} of [0, 1]")
+                print(f"{scope} {name}: max {largest:.3g}, mean {mean:.3g}")
     return errors
 
 
@@ -332,6 +270,9 @@ def time_end_to_end(options: argparse.Namespace) -> list[dict[str, Any]] | dict[
     from talking_heads_jax.media.image import write_image
     from talking_heads_jax.media.video import VideoWriter
 
+    if is_mesh_driven(build(options, "fast", "float32")):
+        print("end to end: left out, the system is not driven by images")
+        return {"left_out": "the system is not driven by images"}
     results = []
     for dtype in options.dtype:
         model = build(options, "fast", dtype)
@@ -376,6 +317,8 @@ def main() -> None:
     parser.add_argument("--arguments", default="{}", help="constructor arguments, json")
     parser.add_argument("--tiny", action="store_true", help="a reduced model, to try the script")
     parser.add_argument("--paths", nargs="+", default=["plain", "fast"], choices=["plain", "fast"])
+    scopes = ["generator", "network", PYRAMID]
+    parser.add_argument("--scopes", nargs="+", default=scopes, choices=scopes, help="what to time")
     parser.add_argument("--device-batch", nargs="+", type=int, default=[1])
     parser.add_argument(
         "--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"]
@@ -393,7 +336,12 @@ def main() -> None:
         jax.config.update("jax_default_matmul_precision", options.matmul_precision)
 
     results = {"run": describe_run(), "model": options.model, "counts": count_all(options)}
-    results["arguments"] = build(options, "fast", "float32").arguments()
+    model = build(options, "fast", "float32")
+    results["arguments"] = model.arguments()
+    if is_mesh_driven(model):
+        mesh = {"name": model.mesh.name, "vertices": model.mesh.num_vertices}
+        results["mesh"] = mesh | {"faces": len(model.mesh.faces)}
+        print("mesh {name}: {vertices} vertices, {faces} triangles".format(**results["mesh"]))
     totals = print_counts(results["counts"])
     if not options.counts_only:
         size = options.peak_size or (1024 if jax.default_backend() == "cpu" else 8192)

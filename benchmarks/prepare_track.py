@@ -23,28 +23,21 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measurement import ROOT, describe_run, print_table, write_results
+from benchmarks.track_stages import turning_landmarks
 
 SIZE = 256
-_YAW_DEG = 20.0
 
 
 def write_clips(folder: Path, clips: int, frames: int) -> None:
     """Videos of `SIZE` px and their landmark files."""
-    from talking_heads_jax.geometry.cameras import head_rotation_from_angles
     from talking_heads_jax.media.video import VideoWriter
     from talking_heads_jax.morphable.registry import load_morphable
 
     model = load_morphable("procedural")
-    neutral = model.neutral()
-    landmarks = np.asarray(model.landmarks68(model.vertices(neutral), neutral))[0]
     for clip in range(clips):
+        points = turning_landmarks(model, frames, SIZE, seed=clip)
+        np.savez(folder / f"{clip}_landmarks.npz", landmarks68_px=points)
         rng = np.random.default_rng(clip)
-        yaw = np.deg2rad(_YAW_DEG) * np.sin(np.arange(frames) / 8 + clip)
-        angles = np.stack([yaw, 0.3 * yaw, 0 * yaw], -1).astype(np.float32)
-        turned = np.einsum("tij,nj->tni", np.asarray(head_rotation_from_angles(angles)), landmarks)
-        scale = 9.0 * model.centimetres_per_unit
-        points = SIZE / 2 + scale * turned[..., :2] * (1, -1) + rng.normal(0, 0.3, (frames, 68, 2))
-        np.savez(folder / f"{clip}_landmarks.npz", landmarks68_px=points.astype(np.float32))
         background = rng.integers(0, 255, (SIZE // 8, SIZE // 8, 3), np.uint8)
         picture = np.kron(background, np.ones((8, 8, 1), np.uint8))
         with VideoWriter(folder / f"{clip}.mp4", 25, (SIZE, SIZE)) as writer:

@@ -9,7 +9,8 @@ portrait's head, turned a little; `--ict FILE` adds the real ICT-FaceKit mesh of
 barycentrics and depth. Times are of calls in turns; the processor time counts all threads.
 
 With `--compile-for` nothing is run: the program that a TPU of that topology gets is compiled ahead
-of time (needs libtpu) and its size reported. Needs only jax, jaxtyping and numpy.
+of time (needs libtpu), its size reported, and with `--chips N`, which share the batch as training
+does, what they tell each other meanwhile. Needs only jax, jaxtyping and numpy.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measurement import describe_run, interleave, print_table, write_results
+from benchmarks.tpu_compile import collectives
 from talking_heads_jax.ops import rasterizer
 from talking_heads_jax.ops.platform import compiling_for
 
@@ -132,7 +134,7 @@ def time_meshes(
 def compile_for_tpu(
     meshes: dict[str, tuple[np.ndarray, np.ndarray]], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Compiles the program that a TPU chooses by itself, for one chip.
+    """Compiles the program that a TPU chooses by itself, the batch split over the chips.
 
     Args:
       meshes: name -> positions, faces.
@@ -145,8 +147,8 @@ def compile_for_tpu(
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=options.compile_for
     ).devices
-    mesh = jax.sharding.Mesh(np.array(devices[:1]), ("data",))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    mesh = jax.sharding.Mesh(np.array(devices[: options.chips]), ("data",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     entries = []
     for name, (positions, faces) in meshes.items():
         for batch in options.batch:
@@ -154,10 +156,12 @@ def compile_for_tpu(
             def draw(points: jax.Array, faces: np.ndarray = faces) -> rasterizer.Fragments:
                 return rasterizer.rasterize(points, faces, height=options.size, width=options.size)
 
+            if batch % options.chips:
+                raise SystemExit(f"error: {options.chips} chips must divide batch {batch}")
             shape = jax.ShapeDtypeStruct((batch, *positions.shape), jnp.float32)
             start = time.perf_counter()
             with compiling_for("tpu"):
-                program = jax.jit(draw, in_shardings=whole, out_shardings=whole)
+                program = jax.jit(draw, in_shardings=split, out_shardings=split)
                 compiled = program.lower(shape).compile()
             memory = compiled.memory_analysis()
             entries.append(
@@ -166,6 +170,8 @@ def compile_for_tpu(
                     "faces": len(faces),
                     "batch": batch,
                     "device": devices[0].device_kind,
+                    "chips": options.chips,
+                    "collectives": collectives(compiled.as_text()),
                     "compile_s": time.perf_counter() - start,
                     "temporary_bytes": memory.temp_size_in_bytes,
                     "code_bytes": memory.generated_code_size_in_bytes,
@@ -189,6 +195,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5, help="turns")
     parser.add_argument("--seconds", type=float, default=0.3, help="at least, a case and turn")
     parser.add_argument("--compile-for", metavar="TOPOLOGY", help="such as v5e:2x2; runs nothing")
+    parser.add_argument("--chips", type=int, default=1, help="that share the batch (1)")
     parser.add_argument("--output", type=Path, help="json file for the results")
     options = parser.parse_args()
 
@@ -197,11 +204,12 @@ def main() -> int:
         meshes["ICT-FaceKit file"] = load_ict(options.ict)
     if options.compile_for:
         entries = compile_for_tpu(meshes, options)
-        header = ["mesh", "triangles", "compile s", "temporary MiB", "code MiB"]
+        header = ["mesh", "triangles", "compile s", "temporary MiB", "code MiB", "collectives"]
         columns = ("temporary_bytes", "code_bytes")
         rows = [
             [entry["case"], str(entry["faces"]), f"{entry['compile_s']:.1f}"]
             + [f"{entry[column] / 2**20:.1f}" for column in columns]
+            + [str(sum(kind["count"] for kind in entry["collectives"].values()))]
             for entry in entries
         ]
     else:

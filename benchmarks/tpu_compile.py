@@ -7,7 +7,10 @@ The step is the one `run_train.py` runs: all phases, their optimisers, averages,
 Bytes, FLOPs and collectives are the compiler's own figures for one chip; no time is predicted. With
 `--batch-per-chip N` that batch is compiled; without, the largest that the compiler accepts is
 searched, and after `--minutes` the largest that compiled is reported. Weights of frozen networks do
-not matter here: VGG19 is taken as random. Needs the package installed with the extra `tpu-compile`.
+not matter here: VGG19 is taken as random. Meshes do: where a config's are of a licensed face model,
+compile for the built-in head, which has more triangles than FLAME, by `--set
+'model.morphable="procedural"' --set 'data.source="synthetic"'`. Needs the package installed with
+the extra `tpu-compile`.
 """
 
 import argparse

@@ -4,11 +4,13 @@
         --set 'model.dtype="bfloat16"' --output benchmarks/results/train_step_<machine>.json
 
 The step is the one `run_train.py` runs, on random images that already lie on the device: all
-phases, optimisers, averages, and the perceptual network with random weights. FLOPs are twice the
+phases, optimisers, averages, and the perceptual network with random weights. A mesh-driven system
+is given the mean face of its mesh, turning. FLOPs are twice the
 multiply-adds of the convolutions and matrix products of the traced step, forward and backward; the
 peak is a large matrix product on the same device in the config's dtype. Several `--batch-size` are
-timed in turns. Needs only jax, flax, optax, orbax and numpy: where ml_collections is missing, give
-the config as the json that `--save-config` writes elsewhere.
+timed in turns. Needs only jax, flax, optax, orbax and numpy (configs with `data.vertices` all that
+the package needs): where ml_collections is missing, give the config as the json that
+`--save-config` writes elsewhere.
 """
 
 import argparse
@@ -24,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import jax.numpy as jnp
 
+from benchmarks.inference_paths import YAW_OF_DRIVING, is_mesh_driven, make_meshes
 from benchmarks.measurement import (
     describe_run,
     interleave,
@@ -33,7 +36,9 @@ from benchmarks.measurement import (
     write_results,
 )
 from talking_heads_jax import build
+from talking_heads_jax.batch import FramePair
 from talking_heads_jax.inference.operation_count import GIGA, count_operations
+from talking_heads_jax.models.base import TalkingHead
 from talking_heads_jax.train.restoration import stage_networks
 from talking_heads_jax.train.rng import run_key
 from talking_heads_jax.train.sharding import put_state
@@ -61,17 +66,34 @@ class RunningStep:
         state = create_state(variables, stage.optimizers, ema=stage.ema)
         self._state = put_state(state, jax.tree.map(lambda x: x.sharding, program.state))
         _, helpers = build.build_helpers(config, stage.phases)
-        draw = jax.random.split(jax.random.key(1), len(jax.tree.leaves(program.batch)))
-        leaves, structure = jax.tree.flatten(program.batch)
-        images = [_random(key, x) for key, x in zip(draw, leaves, strict=True)]
-        places = [x.sharding for x in leaves]
-        batch = jax.tree.unflatten(structure, jax.device_put(images, places))
+        places = jax.tree.map(lambda x: x.sharding, program.batch)
+        batch = jax.device_put(make_batch(program.batch, model), places)
         self._rest = (batch, put_state(helpers, program.key.sharding), run_key(0))
 
     def __call__(self) -> Any:
         """Trains one step; returns its metrics, still on the device."""
         self._state, metrics = self._compiled(self._state, *self._rest)
         return metrics
+
+
+def make_batch(shapes: FramePair, model: TalkingHead) -> FramePair:
+    """Random images, and meshes that can be drawn.
+
+    Args:
+      shapes: of the fields that a config's batches have.
+      model: the system.
+    """
+    leaves, structure = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    filled = [_random(key, x) for key, x in zip(keys, leaves, strict=True)]
+    batch = jax.tree.unflatten(structure, filled)
+    if not is_mesh_driven(model):
+        return batch
+    count = len(batch.source.vertices)
+    return batch._replace(
+        source=batch.source._replace(vertices=make_meshes(model, count, 0.0)),
+        driving=batch.driving._replace(vertices=make_meshes(model, count, YAW_OF_DRIVING)),
+    )
 
 
 def _random(key: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:

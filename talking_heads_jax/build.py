@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,6 @@ from jax.sharding import Mesh
 from talking_heads_jax.assets import home_folder, locate_asset
 from talking_heads_jax.batch import FaceInputs, FramePair
 from talking_heads_jax.errors import AssetNotFoundError, ConfigError, requirement
-from talking_heads_jax.evaluation.clips import Clip
-from talking_heads_jax.evaluation.pairs import Pair
-from talking_heads_jax.evaluation.truth import ExactTruth
 from talking_heads_jax.models.base import Phase, TalkingHead
 from talking_heads_jax.models.registry import build_model as build_registered
 from talking_heads_jax.models.registry import build_phases as build_registered_phases
@@ -34,8 +31,13 @@ from talking_heads_jax.train.recipe import Stage
 from talking_heads_jax.train.schedules import Clock, build_schedule
 from talking_heads_jax.train.sharding import SpecRule, local_rows, make_mesh
 from talking_heads_jax.train.step import HelperFn
-from talking_heads_jax.train.trainer import Loader, Trainer
 from talking_heads_jax.typing import PyTree
+
+if TYPE_CHECKING:
+    from talking_heads_jax.evaluation.clips import Clip
+    from talking_heads_jax.evaluation.pairs import Pair
+    from talking_heads_jax.evaluation.truth import ExactTruth
+    from talking_heads_jax.train.trainer import Loader, Trainer
 
 Config = Mapping[str, Any]
 
@@ -309,7 +311,7 @@ def open_clips(
     resolution: int | None = None,
     max_clips: int | None = None,
     max_frames: int | None = None,
-) -> dict[str, Clip]:
+) -> "dict[str, Clip]":
     """The clips of a data set by name, with everything else that it knows of their frames.
 
     Args:
@@ -323,6 +325,7 @@ def open_clips(
       DataError: the data set is missing, damaged, too small or of another version.
     """
     from data_pipeline.loaders import make_eval_pairs
+    from talking_heads_jax.evaluation.clips import Clip
 
     known = ("angles", "expression_coeffs", "joint_pose", "vertices")
     clips = make_eval_pairs(
@@ -340,7 +343,7 @@ def open_clips(
     return found
 
 
-def open_exact_truth(folder: Path, *, clips: Mapping[str, Clip], split: str) -> ExactTruth:
+def open_exact_truth(folder: Path, *, clips: "Mapping[str, Clip]", split: str) -> "ExactTruth":
     """What a perfect system would return across identities, rendered when it is asked for.
 
     Args:
@@ -352,13 +355,14 @@ def open_exact_truth(folder: Path, *, clips: Mapping[str, Clip], split: str) -> 
       DataError: the data set is another one, or of another version of the renderer.
     """
     from data_pipeline.synthetic.exact_frames import ExactFrames
+    from talking_heads_jax.evaluation.truth import ExactTruth
 
     clip = next(iter(clips.values()))
     first = np.asarray(clip.frames[0])
     frames = ExactFrames(folder, resolution=first.shape[0])
     frames.check(clip.clip_id, first)
 
-    def draw(pair: Pair, number: int) -> Any:
+    def draw(pair: "Pair", number: int) -> Any:
         return frames.render(pair.source_clip, pair.driving_clip, number)
 
     def draw_rival(pair: Pair, number: int) -> Any:
@@ -465,10 +469,10 @@ def build_trainer(
     config: Config,
     workdir: Path,
     *,
-    loader: Loader | None = None,
+    loader: "Loader | None" = None,
     devices: Sequence[jax.Device] | None = None,
     progress: bool = True,
-) -> Trainer:
+) -> "Trainer":
     """Everything a run needs, from its config.
 
     Args:
@@ -481,6 +485,8 @@ def build_trainer(
     Raises:
       TalkingHeadsError: whatever is wrong with the config, the assets or the data.
     """
+    from talking_heads_jax.train.trainer import Trainer
+
     enable_compilation_cache()
     config = config_values(config)
     model = build_model(config)

@@ -39,6 +39,7 @@ _NUMBERED = re.compile(r"(\d{1,12})" + re.escape(_IMAGE))
 _DTYPES = {11: "<f4", 12: "<f8", 23: "<f2"}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _MAX_VERTICES = 1 << 18
+_FURTHEST = 1e6  # of any coordinate: what lies beyond is no mesh near a 256 px crop
 _MAX_BYTES = 16 + 3 * 8 * _MAX_VERTICES
 
 
@@ -93,9 +94,9 @@ def read_official_vertices(path: Path) -> np.ndarray:
             values = data[16:]
             if len(values) == 3 * count * np.dtype(dtype).itemsize:
                 array = np.frombuffer(values, dtype).reshape(count, 3)
-                if np.isfinite(array).all():
+                if (np.abs(array.astype(np.float64)) <= _FURTHEST).all():
                     return array
-                problem = "nan or inf"
+                problem = f"nan, or a number beyond {_FURTHEST:g}"
     raise _refused(path, "hold finite floats (v, 3) behind their header", problem)
 
 
@@ -131,6 +132,7 @@ def import_gdpw(
     image_format: str = "jpeg",
     quality: int = 95,
     test_fraction: float = 0.0,
+    split_seed: int = 0,
     progress: bool = True,
 ) -> PrepareSummary:
     """Writes official data in the form that training reads; continues what was interrupted.
@@ -147,6 +149,7 @@ def import_gdpw(
       quality: of jpeg.
       test_fraction: share of the people for the split `test`; the official folder of training data
         holds training people only.
+      split_seed: chooses them.
       progress: shows a progress bar and prints the outcome.
 
     Raises:
@@ -178,6 +181,7 @@ def import_gdpw(
         image_format=image_format,
         quality=quality,
         test_fraction=test_fraction,
+        split_seed=split_seed,
         mesh=mesh_of_model(model),
         total=len(clips),
         progress=progress,

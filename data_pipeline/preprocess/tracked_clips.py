@@ -84,7 +84,7 @@ def stage_tracked(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
     check_side("The frames of a clip", height, width)
     track = _track(job, row["fingerprint"])
     row["quality"] = track.quality()
-    kept, notes = choose_frames(track, options, job.track)
+    kept, alignments, notes = _cropped_frames(job, track)
     warnings += [*track.notes, *notes]
     with ClipStage(job.staging, job.source.clip_id) as stage:
         if len(kept) < MIN_FRAMES:
@@ -93,7 +93,6 @@ def stage_tracked(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
             stage.finish(row, {})
             return row
         chosen = rows_of(track, kept)
-        alignments = clip_alignments(chosen, job.track.recipe, options.size, job.box)
         fields = FieldMaker(job.track, chosen, alignments)
         shown = overlay_frames(kept, chosen.reprojection_px, PICTURES)
         fitted = dict(zip(shown, _fitted(fields, np.searchsorted(kept, shown)), strict=True))
@@ -130,6 +129,26 @@ def stage_tracked(job: StageJob, row: dict[str, Any]) -> dict[str, Any]:
         }
         stage.finish(row, arrays)
     return row
+
+
+def _cropped_frames(
+    job: StageJob, track: ClipTrack
+) -> tuple[np.ndarray, tuple[Alignment, ...], tuple[str, ...]]:
+    """Which frames of a track become records, their crops, and notes about the others."""
+    kept, notes = choose_frames(track, job.options, job.track)
+    if len(kept) < MIN_FRAMES:
+        return kept, (), notes
+    recipe = job.track.recipe
+    crops = clip_alignments(rows_of(track, kept), recipe, job.options.size, job.box)
+    possible = np.array([crop is not None for crop in crops])
+    if not possible.all():
+        refused = len(kept) - int(possible.sum())
+        notes = (
+            *notes,
+            f"{refused} of {len(kept)} frames have landmarks that allow no crop by recipe "
+            f"{recipe} (all in one place, or on one line) and are left out",
+        )
+    return kept[possible], tuple(crop for crop in crops if crop is not None), notes
 
 
 def choose_frames(track: ClipTrack, options: StageOptions, request: TrackRequest) -> _Choice:

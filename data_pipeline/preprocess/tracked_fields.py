@@ -39,7 +39,7 @@ def rows_of(track: ClipTrack, frames: np.ndarray) -> ClipTrack:
 
 def clip_alignments(
     track: ClipTrack, recipe: str, size: int, box: Box | None
-) -> tuple[Alignment, ...]:
+) -> tuple[Alignment | None, ...]:
     """The crop of every frame.
 
     Args:
@@ -49,10 +49,11 @@ def clip_alignments(
       box: the user's, which comes before any recipe; or None.
 
     Returns:
-      One per frame; the same object for all frames where the clip has one crop.
+      One per frame; the same object for all frames where the clip has one crop, None where the
+      landmarks of a frame do not allow the recipe.
 
     Raises:
-      ArgumentError: the landmarks do not allow the recipe.
+      ArgumentError: those of no frame do.
     """
     if box is not None:
         return (alignment_from_box("box", 1, square_box(box), size),) * len(track)

@@ -3,17 +3,19 @@
 The rules, and their roundings, are those of the library face-alignment, because landmark distances
 between papers (AKD) are measured with it. Its coordinates count pixels like an array index (the
 centre of the first pixel is 0), and are kept here; `fan.find_landmarks` returns the coordinates of
-the rest of the package. Only numpy. Letters: h w image or map, k landmarks.
+the rest of the package. Numpy, no jax. Letters: h w image or map, k landmarks.
 
 Source: the behaviour of the library face-alignment (Bulat & Tzimiropoulos, ICCV 2017).
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from talking_heads_jax.assets import locate_asset
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
 
 FAN_SIDE = 256
@@ -36,6 +38,15 @@ FAN_MIRROR = (
 ROUNDINGS = ("library", "none")
 _SCALE_UNIT_PX = 200.0
 _LIFT = 0.12  # of the box's height: the network looks at the face, the box ends at the chin
+
+
+def locate_fan() -> Path:
+    """Finds the network's converted weights without importing what runs it.
+
+    Raises:
+      AssetNotFoundError: they are not registered; says how to get them.
+    """
+    return locate_asset("fan")
 
 
 class FanWindow(NamedTuple):

@@ -19,12 +19,14 @@ _HEADERS = {
 }
 
 
-def read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
+def read_npz(path: Path, where: str, *, max_bytes: int | None = None) -> dict[str, np.ndarray]:
     """Reads all arrays of an .npz file.
 
     Args:
       path: the file.
       where: what to call it in messages.
+      max_bytes: of all arrays together, where a kind of file has a natural size; a hundred times
+        the file, and 64 MiB at least, is the limit in any case.
 
     Returns:
       Name -> array.
@@ -33,6 +35,7 @@ def read_npz(path: Path, where: str) -> dict[str, np.ndarray]:
       UnsafeFileError: if it holds objects, claims more than it has, or is damaged.
     """
     limit = max(_FREE_BYTES, MAX_EXPANSION * path.stat().st_size)
+    limit = limit if max_bytes is None else min(limit, max_bytes)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()

@@ -76,11 +76,11 @@ def align_clip(
 
     Returns:
       One per frame. A recipe for clips gives all frames the same object; one for frames gives None
-      where there is no face.
+      where there is no face, or points that allow no crop (all in one place, or on one line).
 
     Raises:
       ArgumentError: an unknown name, another shape, what the recipe needs is missing, or no frame
-        has a face.
+        can be cropped.
     """
     check_choice("the alignment recipe", name, tuple(RECIPES))
     recipe = RECIPES[name]
@@ -106,7 +106,12 @@ def align_clip(
                 "Leave the clip out.",
             )
         )
-    return tuple(
-        recipe.function(points, frame_size, size=size) if face else None
-        for points, face in zip(given, seen, strict=True)
-    )
+    crops: list[Alignment | None] = [None] * len(given)
+    for index in np.flatnonzero(seen):
+        try:
+            crops[index] = recipe.function(given[index], frame_size, size=size)
+        except ArgumentError as error:  # of this frame; the others may be fine
+            refused = error
+    if all(crop is None for crop in crops):
+        raise refused
+    return tuple(crops)

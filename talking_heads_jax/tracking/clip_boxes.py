@@ -8,8 +8,6 @@ import numpy as np
 
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
 from talking_heads_jax.tracking.crop_map import Alignment, alignment_from_box
-from talking_heads_jax.tracking.detection import FaceBox
-from talking_heads_jax.tracking.following import overlap
 
 Box = tuple[float, float, float, float]
 
@@ -22,9 +20,6 @@ LANDMARK_LIFT = 0.12
 
 #: How much FOMM's preprocessing adds to each side of the face's box, as a share of its sides.
 FOMM_INCREASE = 0.1
-#: FOMM's preprocessing ends a clip where the face's box and the first one overlap less than this
-#: (intersection over union).
-FOMM_SMALLEST_OVERLAP = 0.25
 #: What `fomm_clip_box` does at the frame's border.
 AT_BORDER = ("keep", "clamp")
 
@@ -136,36 +131,6 @@ def fomm_clip_box(
         left, right = np.clip([left, right], 0, frame_size[1])
         top, bottom = np.clip([top, bottom], 0, frame_size[0])
     return alignment_from_box("fomm_clip_box", 1, (left, top, right, bottom), size)
-
-
-def tube_segments(
-    boxes_px: np.ndarray, *, smallest_overlap: float = FOMM_SMALLEST_OVERLAP
-) -> tuple[tuple[int, int], ...]:
-    """Cuts a clip where the face has left its first place: then a box for all frames grows useless.
-
-    Args:
-      boxes_px: (t 4) face boxes; frames whose box is not finite belong to no segment.
-      smallest_overlap: with the segment's first box, as intersection over union.
-
-    Returns:
-      (start, stop) of the segments, in order.
-
-    Source: FOMM's preprocessing. It counts whole pixels, borders included; here areas are exact.
-    """
-    boxes = np.asarray(boxes_px, np.float64).reshape(-1, 4)
-    segments, start = [], None
-    for index, box in enumerate(boxes):
-        known = bool(np.isfinite(box).all())
-        if start is not None:
-            shared = overlap(FaceBox(*boxes[start]), FaceBox(*box)) if known else 0.0
-            if not known or shared < smallest_overlap:
-                segments.append((start, index))
-                start = None
-        if start is None and known:
-            start = index
-    if start is not None:
-        segments.append((start, len(boxes)))
-    return tuple(segments)
 
 
 def _check_any(what: str, count: int) -> None:

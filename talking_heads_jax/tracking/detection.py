@@ -254,10 +254,13 @@ class FanLandmarker:
         Raises:
           AssetNotFoundError: they are not registered; says how to get them.
         """
+        from talking_heads_jax.networks.fan_points import locate_fan
+
+        path = locate_fan()  # before jax is imported: most have no weights
         from talking_heads_jax.networks import fan
 
         self._find = fan.find_landmarks
-        self._variables = fan.load_fan()
+        self._variables = fan.load_fan(path)
 
     def landmarks(self, frame: np.ndarray, box: FaceBox) -> tuple[np.ndarray, np.ndarray]:
         """Returns (68 2) pixels, and 1 for every point: the network finds hidden ones as well.

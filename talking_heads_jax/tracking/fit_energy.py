@@ -21,7 +21,7 @@ from talking_heads_jax.tracking.fit_model import (
     affine_landmarks,
     posed_landmarks,
 )
-from talking_heads_jax.tracking.fit_priors import Priors
+from talking_heads_jax.tracking.fit_priors import BEYOND_LIMIT_SIGMA, Priors
 from talking_heads_jax.typing import Array
 
 # Added to the diagonal, so that frames without points have a solution; of the data it is a
@@ -241,16 +241,29 @@ def _shared(unknowns: Unknowns, options: SolverOptions) -> Array:
 
 
 def _shared_precision(posterior: Posterior) -> Array:
-    """(s) precisions, as strict for a clip as for a photograph.
-
-    What is wrong with landmarks is wrong in every frame: frames are no independent evidence.
-    """
+    """(s) precisions of what all frames share."""
     priors, options = posterior.priors.shared, posterior.options
     num_shape = posterior.skeleton.num_shape
     kept = [priors[:num_shape]] if options.fit_shape else []
     kept += [priors[num_shape:]] if options.landmark_bias else []
-    frames = jnp.maximum(jnp.sum(jnp.any(posterior.data.weights > 0, axis=1)), 1)
-    return frames * jnp.concatenate(kept) if kept else jnp.zeros(0)
+    return _frames(posterior) * jnp.concatenate(kept) if kept else jnp.zeros(0)
+
+
+def _frames(posterior: Posterior) -> Array:
+    """() frames with points; priors of what they share count as often.
+
+    So they are as strict for a clip as for a photograph: what is wrong with landmarks is wrong in
+    every frame, frames are no independent evidence.
+    """
+    return jnp.maximum(jnp.sum(jnp.any(posterior.data.weights > 0, axis=1)), 1)
+
+
+def _beyond_limit(posterior: Posterior, unknowns: Unknowns) -> tuple[Array, Array]:
+    """(K) by how much the model's shape coefficients pass their limit, and () its precision."""
+    modes, limit = posterior.priors.shape_modes, posterior.priors.shape_limit
+    coefficients = matmul_highest(modes, unknowns.shape)
+    beyond = coefficients - jnp.clip(coefficients, -limit, limit)
+    return beyond, _frames(posterior) * BEYOND_LIMIT_SIGMA**-2.0
 
 
 def _prior_energy(posterior: Posterior, unknowns: Unknowns) -> Array:
@@ -259,6 +272,9 @@ def _prior_energy(posterior: Posterior, unknowns: Unknowns) -> Array:
     shared = _shared(unknowns, posterior.options)
     energy = jnp.sum(_shared_precision(posterior) * shared**2)
     energy += jnp.sum(priors.frame[: bounded.shape[1]] * bounded**2)
+    if posterior.options.fit_shape:
+        beyond, precision = _beyond_limit(posterior, unknowns)
+        energy += precision * jnp.sum(beyond**2)
     linked = posterior.data.link[:-1, None] * priors.change
     return energy + jnp.sum(linked * _changes(unknowns) ** 2)
 
@@ -365,13 +381,23 @@ def gauss_newton(posterior: Posterior, unknowns: Unknowns, robust_scale: Array) 
     diagonal = priors.frame + linked + jnp.concatenate([none, linked[:-1]]) + _FLOOR
     flat = edges.reshape(times * rows.shape[1], num_shared)
     shared, shared_precision = _shared(unknowns, options), _shared_precision(posterior)
+    corner = matmul_highest(flat.T, flat) + jnp.diag(shared_precision)
+    gradient_shared = matmul_highest(flat.T, error.reshape(-1, 1))[:, 0] + shared_precision * shared
+    if options.fit_shape:
+        beyond, precision = _beyond_limit(posterior, unknowns)
+        modes = priors.shape_modes
+        stiff = precision * matmul_highest(modes.T, (beyond != 0)[:, None] * modes)
+        size_shape = modes.shape[1]
+        corner = corner.at[:size_shape, :size_shape].add(stiff)
+        gradient_shared = gradient_shared.at[:size_shape].add(
+            precision * matmul_highest(beyond, modes)
+        )
     return GaussNewton(
         blocks=matmul_highest(transposed, rows) + jax.vmap(jnp.diag)(diagonal),
         coupling=linked,
         border=matmul_highest(transposed, edges),
-        corner=matmul_highest(flat.T, flat) + jnp.diag(shared_precision),
+        corner=corner,
         gradient=gradient,
-        gradient_shared=matmul_highest(flat.T, error.reshape(-1, 1))[:, 0]
-        + shared_precision * shared,
+        gradient_shared=gradient_shared,
         energy=jnp.sum(data.weights * loss) + _prior_energy(posterior, unknowns),
     )

@@ -28,6 +28,8 @@ class FitOptions:
         turns; FAN's follow the visible outline, which no fixed vertices do: 0.
       shape_sigma: prior of the shape coefficients; None: 1, but 0.75 of 'procedural', whose
         modes were drawn by hand.
+      shape_limit: magnitude from which a shape coefficient costs so much more that hardly any goes
+        further, however poorly the model suits the face; None: no limit.
       expression_sigma: prior of the expression coefficients; None: 0.8 of blend shapes, else 1.
       fit_jaw: whether the jaw joint is fitted, where the model has one; otherwise its expressions
         open the mouth.
@@ -50,6 +52,7 @@ class FitOptions:
     robust_scale: float = 0.15
     jaw_line_weight: float = 0.0
     shape_sigma: float | None = None
+    shape_limit: float | None = 2.75
     expression_sigma: float | None = None
     fit_jaw: bool = True
     smoothness: float = 1.0
@@ -69,7 +72,7 @@ class FitOptions:
         check_choice("The robust loss of a fit", self.robust, ROBUST_LOSSES)
         positive = ["distance_cm", "landmark_sigma", "robust_scale", "fps"]
         positive += ["bias_sigma", "max_iterations", "tolerance"]
-        optional = ("focal_px", "shape_sigma", "expression_sigma")
+        optional = ("focal_px", "shape_sigma", "shape_limit", "expression_sigma")
         positive += [name for name in optional if getattr(self, name) is not None]
         for name in positive:
             _check_number(name, getattr(self, name), positive=True)

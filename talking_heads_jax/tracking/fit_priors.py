@@ -18,6 +18,10 @@ BLENDSHAPE_MODELS = ("procedural", "ict")
 #: Standard deviation of a shape coefficient. The built-in head's few modes, drawn by hand, take
 #: over what detectors mean by a landmark more than the statistics of scans do.
 SHAPE_SIGMA, HAND_DRAWN_SHAPE_SIGMA = 1.0, 0.75
+#: Beyond `FitOptions.shape_limit` a shape coefficient costs more: as if what lies beyond were a
+#: Gaussian of this standard deviation. A face that the model cannot make is not one that it makes
+#: at ten standard deviations.
+BEYOND_LIMIT_SIGMA = 0.05
 #: Standard deviation of an expression coefficient: of blend shapes, and of Gaussian modes.
 BLENDSHAPE_SIGMA, GAUSSIAN_SIGMA = 0.8, 1.0
 #: Opening of the jaw, radians: it only opens, and hardly slides or twists.
@@ -44,6 +48,8 @@ class Priors(NamedTuple):
       change: (f) of the difference between neighbouring frames.
       lowest: (f) range, -inf where there is none.
       highest: (f) likewise.
+      shape_modes: (K r) the model's shape coefficients of the r that are estimated.
+      shape_limit: () magnitude of the model's, from which they cost more; may be infinite.
     """
 
     shared: Array
@@ -51,6 +57,8 @@ class Priors(NamedTuple):
     change: Array
     lowest: Array
     highest: Array
+    shape_modes: Array
+    shape_limit: Array
 
 
 def default_shape_sigma(name: str) -> float:
@@ -92,7 +100,9 @@ def clip_priors(
     name: str,
     skeleton: Skeleton,
     *,
+    shape_modes: np.ndarray,
     shape_sigma: float,
+    shape_limit: float | None,
     expression_sigma: float | None,
     bias_sigma_cm: Sequence[float],
     smoothness: float,
@@ -103,7 +113,9 @@ def clip_priors(
     Args:
       name: of the model.
       skeleton: of the reduced model.
+      shape_modes: (K r) of the reduced model, see `fit_model.compressed`.
       shape_sigma: of the shape coefficients; they are in standard deviations of the model.
+      shape_limit: see `FitOptions`; None for none.
       expression_sigma: of the expressions; None: as the kind of model has it.
       bias_sigma_cm: of each coordinate of the landmarks' biases; empty if they are not estimated.
       smoothness: factor on the precisions of the changes; 0 frees the frames from each other.
@@ -141,6 +153,8 @@ def clip_priors(
                 change,
                 np.concatenate([lowest, np.tile(JAW_LOWEST, joints), -free]),
                 np.concatenate([highest, np.tile(JAW_HIGHEST, joints), free]),
+                shape_modes,
+                np.inf if shape_limit is None else shape_limit,
             )
         )
     )

@@ -246,7 +246,9 @@ class _Fitter(NamedTuple):
         priors = clip_priors(
             model.name,
             skeleton,
+            shape_modes=modes,
             shape_sigma=shape_sigma,
+            shape_limit=options.shape_limit,
             expression_sigma=options.expression_sigma,
             bias_sigma_cm=[options.bias_sigma * eye_distance] * biases,
             smoothness=options.smoothness,

@@ -81,7 +81,7 @@ def check_landmarks(path: Path, landmarks: Landmarks) -> Landmarks:
 
 def _read_archive(path: Path) -> Landmarks:
     try:
-        content = read_npz(path, f"{path}")
+        content = read_npz(path, f"{path}", max_bytes=MAX_FILE_BYTES)
         if "landmarks68_px" in content:
             return _ours(content)
         if "landmarks478_px" in content:

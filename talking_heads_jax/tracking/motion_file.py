@@ -22,8 +22,8 @@ from talking_heads_jax.tracking.track import CAMERAS, PERSPECTIVE, ClipTrack
 FORMAT = "talking_heads_jax motion"
 VERSION = 1
 SUFFIX = ".npz"
-MAX_FILE_BYTES = 2**31
 MAX_FRAMES = 432_000
+MAX_BYTES = 2**30  # of the arrays: so many frames have some 2 KB each
 _MAX_TEXT = 2000  # characters of one note
 _MAX_NOTES = 1000
 _REMEDY = "Write it again: talking-heads track VIDEO --save motion.npz."
@@ -104,6 +104,10 @@ def save_motion(path: Path, track: ClipTrack) -> None:
     arrays |= {"format": np.array(FORMAT), "version": np.array(VERSION)}
     arrays["units"] = np.array(json.dumps(dict(UNITS)))
     _track_from(arrays, "the track")
+    size = sum(array.nbytes for array in arrays.values())
+    if size > MAX_BYTES:
+        remedy = "Track the clip in parts."
+        raise DataError(requirement("the track", f"have at most {MAX_BYTES} bytes", size, remedy))
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -122,9 +126,9 @@ def load_motion(path: Path) -> ClipTrack:
         miss, have other shapes, or hold impossible numbers.
     """
     path = Path(path)
-    check_file(path, DataError, max_bytes=MAX_FILE_BYTES)
+    check_file(path, DataError, max_bytes=MAX_BYTES)
     try:
-        return _track_from(read_npz(path, f"{path}"), f"{path}")
+        return _track_from(read_npz(path, f"{path}", max_bytes=MAX_BYTES), f"{path}")
     except UnsafeFileError as error:
         raise DataError(str(error)) from error
 

@@ -95,6 +95,7 @@ def test_damaged_and_hostile_files_are_refused(lz4: object, tmp_path: Path) -> N
             struct.pack("<4i", 11, 3, VERTICES, 3) + body,
             struct.pack("<4i", 7, 2, VERTICES, 3) + body,  # int64, say
             struct.pack("<4i", 11, 2, VERTICES, 3) + np.full(18, np.nan, np.float32).tobytes(),
+            struct.pack("<4i", 12, 2, VERTICES, 3) + np.full(18, -1e300).tobytes(),
         ),
         "at most": (bytes(gdpw_layout._MAX_BYTES + 100),),  # a bomb: 60 kB on disk
     }

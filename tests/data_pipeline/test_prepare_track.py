@@ -229,6 +229,23 @@ def test_recipes_for_frames_give_every_record_its_own_crop(tmp_path: Path) -> No
     assert row["crop_rule"] == "eg3d_512/1" and row["box_px"] is None
 
 
+def test_frames_that_allow_no_crop_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    points = np.stack([face_points(center, 30.0) for center in centers_of(6)])
+    for name, count in (("a", 2), ("b", 5)):
+        write_clip(folder / f"{name}.mp4", moving(6))
+        points[:count] = points[:count].mean(1, keepdims=True)  # all in one place
+        np.savez(folder / f"{name}_landmarks.npz", landmarks68_px=points)
+    track = TrackRequest(morphable="none", recipe="deca_224", shots="all")
+    assert prepare(folder, tmp_path / "out", track).records["train"] == 4
+    records = records_of(tmp_path / "out")["a.mp4"]
+    assert [record.frame_index for record in records] == [2, 3, 4, 5]
+    first, second = manifest_of(tmp_path / "out")["clips"]
+    assert any("2 of 6 frames have landmarks that allow no crop" in w for w in first["warnings"])
+    assert second["status"] == "skipped" and "1 of its 6 frames can be used" in second["reason"]
+
+
 def test_a_box_comes_before_any_recipe(tmp_path: Path, faces: None) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

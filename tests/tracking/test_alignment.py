@@ -16,7 +16,7 @@ from talking_heads_jax.tracking.alignment import (
     alignment_from_box,
     warp_to_crop,
 )
-from talking_heads_jax.tracking.clip_boxes import fomm_clip_box, landmark_box, tube_segments
+from talking_heads_jax.tracking.clip_boxes import fomm_clip_box, landmark_box
 from talking_heads_jax.tracking.face_crops import (
     deca_224,
     deep3d_224,
@@ -83,16 +83,6 @@ def test_fomm_box_at_the_border():
     assert cut.box_px == pytest.approx((0, 8, 142, 150)) and cut.is_inside((150, 400))
     with pytest.raises(ArgumentError, match="'clamp'"):
         fomm_clip_box(tube, FRAME_SIZE, at_border="drop")
-
-
-def test_tube_segments_end_where_the_face_has_moved_away():
-    move = np.arange(12)[:, None] * np.array([10.0, 0, 10, 0])
-    tube = np.array([0.0, 0, 100, 100]) + move
-    # Overlap with the first box: (100 - d) / (100 + d) falls below a quarter after d = 60.
-    assert tube_segments(tube) == ((0, 7), (7, 12))
-    tube[3] = np.nan
-    assert tube_segments(tube) == ((0, 3), (4, 11), (11, 12))
-    assert tube_segments(np.full((4, 4), np.nan)) == ()
 
 
 def test_deca_crops_anchor_their_corners_where_the_fitter_does():
@@ -263,6 +253,10 @@ def test_align_clip_gives_every_frame_its_crop():
         else:
             assert crops[1] is None
             assert not np.allclose(crops[0].matrix, crops[2].matrix)
+    degenerate = clip()
+    degenerate[2] = 7.0  # every point in one place: of this frame only
+    crops = align_clip("deca_224", FRAME_SIZE, landmarks_px=degenerate)
+    assert crops[0] is not None and crops[1] is crops[2] is None
     found = clip()[[0, 2]]
     expected = landmark_box(found, *FRAME_SIZE)
     assert aligned("prepare").box_px == pytest.approx(expected)

@@ -152,7 +152,9 @@ def test_gauss_newton_gradient_equals_the_energys(model, robust, perspective):
     priors = clip_priors(
         "toy",
         skeleton,
+        shape_modes=np.linalg.qr(np.random.default_rng(4).standard_normal((4, 4)))[0],
         shape_sigma=1.0,
+        shape_limit=0.25,  # some coefficients lie beyond it
         expression_sigma=None,
         bias_sigma_cm=[0.3] * 153,
         smoothness=1.0,
@@ -195,6 +197,8 @@ def test_gauss_newton_gradient_equals_the_energys(model, robust, perspective):
             posterior, moved(unknowns, steps, shared, priors, skeleton, options), scale
         )
 
+    beyond = np.abs(priors.shape_modes @ unknowns.shape) > 0.25
+    assert 0 < beyond.sum() < 4
     zero = (jnp.zeros((times, 12)), jnp.zeros(157))
     value, gradients = jax.jit(jax.value_and_grad(energy, argnums=(0, 1)))(*zero)
     system = jax.jit(lambda at: gauss_newton(posterior, at, scale))(unknowns)

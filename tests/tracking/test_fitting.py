@@ -49,11 +49,11 @@ def clip(model):
     return make_clip(model, times=12)
 
 
-def make_clip(model, *, times, seed=0, focal_px=0.0):
+def make_clip(model, *, times, seed=0, focal_px=0.0, shape=None):
     """Projected by the full model, in NumPy: what the fit must find."""
     rng = np.random.default_rng(seed)
     phase = np.linspace(0, 3, times)[:, None] + rng.uniform(0, 6, (1, 9))
-    shape = rng.uniform(-1, 1, (1, 4)).astype("f4")
+    shape = np.array(rng.uniform(-1, 1, 4) if shape is None else shape, "f4")[None]
     expression = 0.8 * np.sin(phase[:, :3]).astype("f4")
     angles = (np.sin(phase[:, 3:6]) * (0.5, 0.3, 0.2)).astype("f4")
     pose = np.zeros((times, 5, 3), np.float32)
@@ -230,6 +230,24 @@ def test_blend_shapes_stay_in_their_range(model, clip):
     fit = fit_clip(blendshapes, clip[0], image_size=SIZE, options=FREE)  # wants -0.8 to 0.8
     assert fit.expression_coeffs.min() == 0.0 and fit.expression_coeffs.max() <= 1.0
     assert clip[1].expression_coeffs.min() < -0.5
+
+
+def test_identities_stay_within_three_standard_deviations(model):
+    """Of a face that only impossible coefficients explain; without the limit they are found."""
+    points, _ = make_clip(model, times=4, shape=(6.0, 0.5, -0.5, 0.2))
+    options = FitOptions(shape_sigma=10.0)
+    fit = fit_clip(model, points, image_size=SIZE, options=options)
+    assert 2.7 < fit.shape_coeffs[0] < 3
+    free = dataclasses.replace(options, shape_limit=None)
+    free = fit_clip(model, points, image_size=SIZE, options=free)
+    assert free.shape_coeffs[0] > 4
+    # Everything else makes the best of it: this is no fit that was cut off afterwards.
+    cut_off = free._replace(shape_coeffs=fit.shape_coeffs)
+    missed = [
+        np.linalg.norm(fit_landmarks_px(model, found) - points, axis=-1)[:, 17:].mean()
+        for found in (fit, cut_off)
+    ]
+    assert missed[0] < 0.5 * missed[1]
 
 
 def test_a_model_without_free_joints_is_fitted(model, clip):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from talking_heads_jax.errors import DataError
+from talking_heads_jax.tracking import motion_file
 from talking_heads_jax.tracking.landmark_files import read_landmarks
 from talking_heads_jax.tracking.motion_file import load_motion, save_motion
 from talking_heads_jax.tracking.track import PERSPECTIVE, WEAK_PERSPECTIVE, empty_track
@@ -105,6 +106,19 @@ def test_files_that_are_no_archives_are_refused(tmp_path, content):
     for name in ("text.npz", "half.npz", "absent.npz", "."):
         with pytest.raises(DataError):
             load_motion(tmp_path / name)
+
+
+def test_a_small_file_may_not_unpack_to_a_large_clip(tmp_path, content, monkeypatch):
+    """A file may be a hundredth of its content; the content itself has a size."""
+    path = tmp_path / "motion.npz"
+    np.savez_compressed(path, **content, padding=np.zeros(2**20))
+    assert load_motion(path) and 20 * path.stat().st_size < 2**20
+    monkeypatch.setattr(motion_file, "MAX_BYTES", 2**20)
+    with pytest.raises(DataError, match="unpack to at most 1048576 bytes"):
+        load_motion(path)
+    monkeypatch.setattr(motion_file, "MAX_BYTES", 2**10)
+    with pytest.raises(DataError, match="the track must have at most 1024 bytes"):
+        save_motion(path, fitted_track())
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

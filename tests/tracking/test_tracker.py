@@ -370,9 +370,12 @@ def test_frames_in_one_place_do_not_end_the_fit_of_others(monkeypatch):
         normalised_clip(points, ones, None, (96, 128), chosen, fitting.FitOptions())
 
 
-def test_workers_import_the_tracker_without_jax():
+def test_workers_import_the_tracker_without_jax(tmp_path, monkeypatch):
+    """And learn without it that there is no landmark network."""
+    monkeypatch.setenv("TALKING_HEADS_HOME", str(tmp_path))
     command = (
-        "import sys, talking_heads_jax.tracking.tracker, talking_heads_jax.tracking.motion_file;"
-        "sys.exit('jax' in sys.modules)"
+        "import sys, talking_heads_jax.tracking.motion_file;"
+        "from talking_heads_jax.tracking.tracker import find_landmarker;"
+        "sys.exit('jax' in sys.modules or find_landmarker() or 'jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
