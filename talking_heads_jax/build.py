@@ -327,7 +327,7 @@ def open_clips(
     from data_pipeline.loaders import make_eval_pairs
     from talking_heads_jax.evaluation.clips import Clip
 
-    known = ("angles", "expression_coeffs", "joint_pose", "vertices")
+    known = ("angles", "expression_coeffs", "joint_pose", "vertices", "shape_coeffs", "morphable")
     clips = make_eval_pairs(
         {"folder": str(folder), "resolution": resolution},
         split=split,

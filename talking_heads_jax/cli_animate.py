@@ -152,6 +152,12 @@ def _add_meshes(verb: argparse.ArgumentParser) -> None:
         help="size and place of the head: the source's (default), or as in the driver's crop (the "
         "released way)",
     )
+    group.add_argument(
+        "--shoulders",
+        choices=("turn", "stay"),
+        help="of face models that have them: they turn with a fitted head (the default), or stay "
+        "turned as the source's, so that the neck bends",
+    )
 
 
 def _animate(arguments: argparse.Namespace) -> int:
@@ -186,6 +192,7 @@ def _animate(arguments: argparse.Namespace) -> int:
             driving_motion=arguments.driving_motion,
             smooth=arguments.smooth and arguments.smooth.replace("-", "_"),
             placement=arguments.placement,
+            shoulders=arguments.shoulders,
             limits=media_limits(arguments),
         ),
     )

@@ -134,6 +134,7 @@ def test_animate_options_arrive(recorded):
     flags += ["--detector", "dlib", "--source-box", "1", "2", "3", "4"]
     flags += ["--driving-landmarks", "l.csv", "--paste-back", "--source-motion", "s.npz"]
     flags += ["--driving-motion", "d.npz", "--smooth", "one-euro", "--placement", "driving"]
+    flags += ["--shoulders", "stay"]
     assert main([*ANIMATE, *flags]) == 0
     assert calls[0][1]["options"] == AnimateOptions(
         relative=False,
@@ -156,6 +157,7 @@ def test_animate_options_arrive(recorded):
         driving_motion=Path("d.npz"),
         smooth="one_euro",
         placement="driving",
+        shoulders="stay",
     )
     assert main([*ANIMATE, "--relative"]) == 0
     assert calls[1][1]["options"] == AnimateOptions(relative=True)

@@ -80,9 +80,12 @@ class Answer(abc.ABC):
 
     Attributes:
       uses_vertices: whether the meshes of a pair have to be read for it.
+      morphable: name of the face model whose meshes it was trained with; '' for none, or where only
+        the number of vertices is known.
     """
 
     uses_vertices: ClassVar[bool] = False
+    morphable: str = ""
 
     @abc.abstractmethod
     def bind(self, task: Task) -> Predict:

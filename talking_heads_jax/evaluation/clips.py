@@ -24,6 +24,9 @@ class Clip(NamedTuple):
       joint_pose: number -> (3 j,) axis-angle per joint of that model, radians; None likewise.
       vertices: number -> (v 3) of the face mesh: x, y in pixels, z in the same scale (smaller is
         nearer); None likewise.
+      shape_coeffs: number -> (d,) of the morphable model; None likewise.
+      morphable: number -> name of the model that coefficients and vertices belong to, '' where the
+        clip has none; None likewise.
     """
 
     clip_id: str
@@ -35,6 +38,8 @@ class Clip(NamedTuple):
     expression_coeffs: Sequence[np.ndarray] | None = None
     joint_pose: Sequence[np.ndarray] | None = None
     vertices: Sequence[np.ndarray] | None = None
+    shape_coeffs: Sequence[np.ndarray] | None = None
+    morphable: Sequence[str] | None = None
 
     @property
     def person(self) -> str:

@@ -5,13 +5,13 @@ b batch, h w image, v vertices, f faces.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from talking_heads_jax.batch import FaceInputs
+from talking_heads_jax.batch import FaceCoefficients, FaceInputs
 from talking_heads_jax.errors import ArgumentError, DataError, requirement
 from talking_heads_jax.evaluation import trivial
 from talking_heads_jax.evaluation.answers import (
@@ -24,11 +24,16 @@ from talking_heads_jax.evaluation.answers import (
 from talking_heads_jax.evaluation.clips import Clip, as_bytes, as_unit_float
 from talking_heads_jax.evaluation.pairs import Pair
 from talking_heads_jax.evaluation.truth import ExactTruth
+from talking_heads_jax.inference.shape_transfer import transfer_shape
 from talking_heads_jax.models.base import TalkingHead, Variables, check_inference_networks
+from talking_heads_jax.morphable.base import MorphableModel
+from talking_heads_jax.morphable.registry import MORPHABLE_NAMES, load_morphable
 from talking_heads_jax.typing import Array, PyTree
 
 MESH_WARP = "warp_source_by_mesh"
 _MESH_INPUTS = frozenset({"image", "vertices"})
+# What another person's shape needs besides the vertices.
+_COEFFICIENTS = ("morphable", "shape_coeffs", "expression_coeffs", "joint_pose")
 
 _warp_by_mesh = jax.jit(trivial.warp_by_mesh)
 
@@ -126,6 +131,8 @@ class MeshCheckpointAnswer(Answer):
             )
         check_inference_networks(model, variables)
         self._model, self._round = model, round_to_bytes
+        if model.mesh.name in MORPHABLE_NAMES:  # else a file, which has triangles only
+            self.morphable = model.mesh.name
         self._variables = jax.device_put(
             {name: dict(variables[name]) for name in model.inference_networks}
         )
@@ -177,7 +184,12 @@ class MeshWarpAnswer(Answer):
 
 
 class MotionMeshes:
-    """Vertices of source frames, and of driving frames on the source's shape."""
+    """Vertices of source frames, and of driving frames on the source's shape.
+
+    Across identities the exact truth knows these, where there is one. Else the driving record's
+    vertices get the shape of the source's record (see `inference.shape_transfer`): expression,
+    pose, place and scale stay the driver's, as absolute motion has it.
+    """
 
     def __init__(
         self,
@@ -186,18 +198,26 @@ class MotionMeshes:
         truth: ExactTruth | None,
         *,
         same: bool,
+        morphables: Collection[str] = (),
+        load: Callable[..., MorphableModel] = load_morphable,
     ) -> None:
-        """Checks that the data has them.
+        """Checks that the data has them; reads the first record of every clip at most.
 
         Args:
           pairs: all of an evaluation.
           clips: by name.
           truth: of pairs of different people: its `vertices` put their motion together.
           same: whether source and driving frame are of one clip.
+          morphables: names of the face models that the systems were trained with.
+          load: (name, num_shape, num_expression) -> the face model of the records.
 
         Raises:
-          DataError: if vertices are missing.
+          AssetNotFoundError: the file of the records' face model is not registered.
+          DataError: vertices are missing, or of another face model; across identities without exact
+            truth: coefficients are missing.
         """
+        self._clips, self._render = clips, None if truth is None else truth.vertices
+        self._same, self._model = same, None
         named = {name for pair in pairs for name in (pair.source_clip, pair.driving_clip)}
         for name in sorted(named):
             if clips[name].vertices is None:
@@ -206,22 +226,39 @@ class MotionMeshes:
                         f"clip '{name}'",
                         "hold `vertices` for a mesh-driven system",
                         "none",
-                        "Take a set that `talking-heads synthesize` wrote with vertices.",
+                        "Take a set that `talking-heads synthesize` or `prepare --track --vertices`"
+                        " wrote.",
                     )
                 )
-        self._clips, self._render = clips, None
-        if not same:
-            self._render = truth.vertices if truth is not None else None
-            if self._render is None:
+        found = {}
+        for name in sorted(named):
+            column = clips[name].morphable
+            if column is not None:  # older records do not say
+                found[name] = str(column[0])
+        for wanted in sorted(morphables):
+            _check_morphable(found, wanted)
+        if same or self._render is not None:
+            return
+        for name in sorted(named):
+            missing = [field for field in _COEFFICIENTS if getattr(clips[name], field) is None]
+            if missing:
                 raise DataError(
                     requirement(
-                        "data across identities",
+                        f"clip '{name}'",
                         "give the driving person's motion on the source's shape to a mesh-driven"
                         " system",
-                        "none",
-                        "Take a protocol with exact truth, such as synthetic_cross.",
+                        f"no {', '.join(missing)}",
+                        "Take records of `talking-heads prepare --track --vertices`, or a protocol"
+                        " with exact truth, such as synthetic_cross.",
                     )
                 )
+        first = clips[min(named)]
+        _check_morphable(found, found[min(named)])
+        self._model = load(
+            found[min(named)],
+            num_shape=len(first.shape_coeffs[0]),
+            num_expression=len(first.expression_coeffs[0]),
+        )
 
     def source(self, pair: Pair) -> np.ndarray:
         """(v 3) of the source frame.
@@ -240,13 +277,50 @@ class MotionMeshes:
           pair: which.
           numbers: of the frames.
           batch_size: b.
+
+        Raises:
+          DataError: a record's vertices are not those of its coefficients.
         """
-        column = self._clips[pair.driving_clip].vertices
+        padded = [*numbers, *[numbers[-1]] * (batch_size - len(numbers))]
+        if self._same:
+            return self._stored(pair, padded)
         if self._render is not None:
             rows = [np.asarray(self._render(pair, number), np.float32) for number in numbers]
-        else:
-            rows = [np.asarray(column[number], np.float32) for number in numbers]
-        return np.stack(rows + [rows[-1]] * (batch_size - len(rows)))
+            return np.stack(rows + [rows[-1]] * (batch_size - len(rows)))
+        source, driving = self._clips[pair.source_clip], self._clips[pair.driving_clip]
+        rows = [(driving.expression_coeffs[i], driving.joint_pose[i]) for i in padded]
+        expressions, poses = (np.float32(column) for column in zip(*rows, strict=True))
+        shapes = np.float32([driving.shape_coeffs[i] for i in padded])
+        own = FaceCoefficients(shapes, expressions, poses.reshape(batch_size, -1, 3))
+        shape = np.asarray(source.shape_coeffs[pair.source_frame], np.float32)
+        assert self._model is not None, "loaded for pairs of different people"
+        try:
+            return transfer_shape(self._stored(pair, padded), own, self._model, shape)
+        except ArgumentError as error:
+            raise DataError(f"pair '{pair.name}', frames {list(numbers)}: {error}") from error
+
+    def _stored(self, pair: Pair, numbers: Sequence[int]) -> np.ndarray:
+        column = self._clips[pair.driving_clip].vertices
+        assert column is not None, "checked for all pairs"
+        return np.stack([np.asarray(column[number], np.float32) for number in numbers])
+
+
+def _check_morphable(found: Mapping[str, str], wanted: str) -> None:
+    """Raises unless all clips (name -> face model) are of one face model."""
+    for clip, name in found.items():
+        if name and name == wanted:
+            continue
+        raise DataError(
+            requirement(
+                f"the vertices of clip '{clip}'",
+                f"be those of the face model '{wanted}'" if wanted else "belong to a face model",
+                f"'{name}'" if name else "none: no face was found in it",
+                "Prepare the clips again: talking-heads prepare ... --track --vertices --morphable"
+                f" {wanted or 'NAME'}."
+                if name
+                else "Leave the clip out.",
+            )
+        )
 
 
 def _vertices(model: TalkingHead, vertices: np.ndarray | None) -> np.ndarray:

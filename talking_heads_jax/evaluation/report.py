@@ -22,7 +22,7 @@ from talking_heads_jax.evaluation.pair_files import PAIRS_FILE, pairs_text
 from talking_heads_jax.evaluation.pairs import Pair
 from talking_heads_jax.evaluation.results import EvaluationResult
 from talking_heads_jax.media.image import write_image
-from talking_heads_jax.metrics.recipes import IDENTITY, MOTION, PICTURE, PROBE, Recipe
+from talking_heads_jax.metrics.recipes import IDENTITY, MOTION, PICTURE, PROBE, RIVAL, Recipe
 
 METRICS_FILE, TABLE_FILE, GALLERY_FILE = "metrics.json", "table.md", "gallery.png"
 NO_TRUTH = (
@@ -123,9 +123,10 @@ def mean_over_frames(result: EvaluationResult, row: str, recipe: Recipe) -> floa
 
     Returns:
       The mean; NaN where no pair has a value; None for a recipe with a mask, for it is not known
-      how many frames of a pair show its region, and for one of the probe, likewise.
+      how many frames of a pair show its region, and for those of the probe or with a rival,
+      likewise.
     """
-    if recipe.needs_mask or recipe.compares == PROBE:
+    if recipe.needs_mask or recipe.compares in (PROBE, RIVAL):
         return None
     values = np.asarray(result.values[row][recipe.name], np.float64)
     frames = np.where(np.isfinite(values), np.asarray(result.num_frames, np.float64), np.nan)

@@ -127,7 +127,8 @@ def evaluate_pairs(
     )
     meshes = None
     if any(answer.uses_vertices for answer in answers.values()):
-        meshes = MotionMeshes(pair_list.pairs, clips, truth, same=same)
+        models = {answer.morphable for answer in answers.values() if answer.morphable}
+        meshes = MotionMeshes(pair_list.pairs, clips, truth, same=same, morphables=models)
     run = _Run(answers, chosen, batch_size, clips, reader, probe, meshes)
     for position in positions:
         pair = pair_list.pairs[position]

@@ -284,7 +284,7 @@ def _check_keypoint_options(options: AnimateOptions) -> None:
     """Raises for options that a system which sees its motion in pictures has no use for."""
     refuse_options(
         options,
-        ("source_motion", "driving_motion", "smooth", "placement"),
+        ("source_motion", "driving_motion", "smooth", "placement", "shoulders"),
         "a mesh-driven model",
         "Leave it out: this model sees its motion in the driving pictures.",
     )

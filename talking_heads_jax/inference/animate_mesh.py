@@ -20,6 +20,13 @@ from talking_heads_jax.inference.animate_options import (
 )
 from talking_heads_jax.inference.clips import is_video, open_sink
 from talking_heads_jax.inference.driven_pose import is_motion_file
+from talking_heads_jax.inference.editing import (
+    SHOULDERS,
+    STAY,
+    TURN,
+    check_neck,
+    keep_shoulders,
+)
 from talking_heads_jax.inference.face_tracks import load_landmarker, read_track
 from talking_heads_jax.inference.framing import Framing, find_framing
 from talking_heads_jax.inference.mesh_animator import MeshAnimator
@@ -83,6 +90,8 @@ def animate_by_meshes(
     """
     _check_options(options, source, driving)
     morphable = load_driver_model(model)
+    if options.shoulders == STAY:
+        check_neck(morphable)
     animator = MeshAnimator(model, variables, batch_size=options.batch_size)
     face, track = _read_tracks(source, driving, morphable, options)
     for what, notes in (("source", face.notes), ("driving", track.notes)):
@@ -100,6 +109,8 @@ def animate_by_meshes(
     method = options.smooth or OFFICIAL
     smooth = motion_filter(motion, method)
     motion = smooth_motion(motion, method)
+    if options.shoulders == STAY:
+        motion = keep_shoulders(motion, face, morphable, face.shape_coeffs, keep_head=True)
     # Crops that follow the face move as the camera does, so they are smoothed alike.
     framing = framing.smoothed(lambda boxes: smooth(boxes, "box_px"))
     placement = find_placement(
@@ -131,6 +142,7 @@ def _check_options(options: AnimateOptions, source: Path, driving: Path) -> None
     """Raises for what has no meaning here: before anything is tracked."""
     check_choice("the smoothing of the motion", options.smooth or OFFICIAL, SMOOTHINGS)
     check_choice("the placement", options.placement or AT_SOURCE, PLACEMENTS)
+    check_choice("shoulders", options.shoulders or TURN, SHOULDERS)
     absolute = (
         "Leave it out: meshes carry the driver's expression and pose as they are, as in the "
         "released code, which has no other motion."

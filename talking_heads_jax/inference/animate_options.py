@@ -47,6 +47,8 @@ class AnimateOptions:
       driving_motion: the same of the driving video.
       smooth: of the driver's coefficients, of `mesh_motion.SMOOTHINGS`; None is 'official'.
       placement: where the head goes, of `mesh_placement.PLACEMENTS`; None is 'source'.
+      shoulders: of `editing.SHOULDERS`: they turn with a fitted head ('turn', what None is), or
+        stay turned as the source's, so that the neck bends.
       limits: what is refused of the source and the driving clip.
     """
 
@@ -72,6 +74,7 @@ class AnimateOptions:
     driving_motion: Path | None = None
     smooth: str | None = None
     placement: str | None = None
+    shoulders: str | None = None
     limits: MediaLimits = DEFAULT_LIMITS
 
     def framing(self, what: str) -> FramingOptions:

@@ -324,7 +324,7 @@ def _framing(portrait: Portrait, resolution: int, options: EditOptions) -> Frami
         resolution,
         options.framing,
         options.limits,
-        track=portrait.track,
+        track=dataclasses.replace(portrait.track, notes=()),  # they are told already
     )
 
 

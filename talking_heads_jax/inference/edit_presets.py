@@ -25,7 +25,7 @@ _Quantities = Mapping[str, Quantity]
 
 
 def preset_changes(names: Sequence[str], quantities: _Quantities) -> list[Change]:
-    """The changes of some presets; of two that state the same quantity the later one wins.
+    """The changes of some presets, in whose order later ones win where they state a value.
 
     Args:
       names: of `PRESETS`.
@@ -37,13 +37,9 @@ def preset_changes(names: Sequence[str], quantities: _Quantities) -> list[Change
     Raises:
       ArgumentError: an unknown name.
     """
-    found: list[Change] = []
     for name in names:
         check_choice("the preset", name, tuple(PRESETS))
-        new = PRESETS[name](quantities)
-        stated = {change.name for change in new if not change.offset}
-        found = [change for change in found if change.name not in stated] + new
-    return found
+    return [change for name in names for change in PRESETS[name](quantities)]
 
 
 def _frontal(quantities: _Quantities) -> list[Change]:

@@ -46,7 +46,7 @@ _SPOKEN_JOINTS = {"eye_L": "left_eye", "eye_R": "right_eye"}
 _BOTH_EYES = "eyes"
 _ROOT, _JAW = "root", "jaw"
 _SWITCHES = frozenset((*HAIR_STYLES, *GLASSES))
-_MOST_SUGGESTIONS, _MOST_LISTED = 3, 40
+_MOST_SUGGESTIONS, _MOST_LISTED, _LONGEST_NAME = 3, 40, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,8 @@ def find_quantity(
     if name in others:
         return others[name]
     words = [*quantities, *(other for other in others if not other.rpartition(".")[2].isdigit())]
-    close = difflib.get_close_matches(name, words, _MOST_SUGGESTIONS, cutoff=0.5)
+    typed = name[:_LONGEST_NAME]  # a file may hold any text
+    close = difflib.get_close_matches(typed, words, _MOST_SUGGESTIONS, cutoff=0.5)
     # `smile_L` alone, or `expression` for the whole group.
     close += [word for word in words if name and name in word.split(".") and word not in close]
     if close:

@@ -228,6 +228,8 @@ def _frame_numbers(clock: np.ndarray, where: str, name: str, fps: float) -> np.n
     if not np.isfinite(clock).all() or clock[0] < 0 or (np.diff(clock) <= 0).any():
         _refuse(where, f"have {name} in every row, from 0 on and increasing", clock[:6].tolist())
     if name == _TIME:
+        if float(clock[-1]) * fps > MOST_FRAMES:  # before numbers overflow
+            _refuse(where, f"take at most {MOST_FRAMES} frames", f"{clock[-1]:g} seconds")
         return clock * fps
     if (clock != np.floor(clock)).any():
         _refuse(where, "have whole numbers as frame", clock[:6].tolist())

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
-from talking_heads_jax.inference.edit_changes import LAYER_NAMES, Change, frame_count
+from talking_heads_jax.inference.edit_changes import LAYER_NAMES, PRESET, Change, frame_count
 from talking_heads_jax.inference.edit_quantities import (
     CAMERA,
     EXPRESSION,
@@ -39,6 +39,7 @@ SHOULDERS = (TURN, STAY)
 
 # An expression that does what the jaw joint does, and what counts as open: a share, and radians.
 _JAW_OPEN, _OPEN_BY = "jawOpen", 0.02
+_ROOT, _NECK = "root", "neck"
 _FRAMES_AT_ONCE = 16  # of vertices in memory
 _UNCHANGED = np.array([1.0, 0.0, 0.0])  # camera.scale, camera.x, camera.y of the source
 
@@ -103,20 +104,13 @@ def edit_track(
 
     Raises:
       ArgumentError: the source is of another model, several frames or none; an unknown quantity; a
-        value beyond what is accepted; one quantity stated twice in a layer; shoulders that stay in
-        a model without a neck.
+        value beyond what is accepted; one quantity stated twice in a layer other than presets;
+        shoulders that stay in a model without a neck.
     """
     check_choice("shoulders", shoulders, SHOULDERS)
     check_source(source, model)
-    if shoulders == STAY and "neck" not in model.joint_names:
-        raise ArgumentError(
-            requirement(
-                f"the model '{model.name}'",
-                "have a neck joint for the shoulders to stay",
-                ", ".join(model.joint_names),
-                "Let them turn.",
-            )
-        )
+    if shoulders == STAY:
+        check_neck(model)
     quantities = quantities_of(model)
     named = [(find_quantity(quantities, change.name), change) for change in changes]
     count = frame_count(changes)
@@ -130,7 +124,7 @@ def edit_track(
     notes += _jaw_notes(model, edited)
     track = _with_state(source, model, edited, values, fps)
     if shoulders == STAY:
-        track = _keep_shoulders(track, source, model, edited[SHAPE][..., 0])
+        track = keep_shoulders(track, source, model, edited[SHAPE][..., 0])
     shape = np.ascontiguousarray(edited[SHAPE][..., 0], np.float32)
     return EditedClip(track, shape, tuple(dict.fromkeys(notes)))
 
@@ -177,6 +171,90 @@ def check_source(source: ClipTrack, model: MorphableModel) -> None:
         )
 
 
+def check_neck(model: MorphableModel) -> None:
+    """Raises for a model in which shoulders cannot stay while the head turns.
+
+    Args:
+      model: any.
+
+    Raises:
+      ArgumentError: it has no root and neck joint.
+    """
+    if not {_ROOT, _NECK} <= set(model.joint_names):
+        raise ArgumentError(
+            requirement(
+                f"the model '{model.name}'",
+                "have a neck joint for the shoulders to stay",
+                ", ".join(model.joint_names),
+                "Let them turn.",
+            )
+        )
+
+
+def keep_shoulders(
+    track: ClipTrack,
+    source: ClipTrack,
+    model: MorphableModel,
+    shape: np.ndarray,
+    *,
+    keep_head: bool = False,
+) -> ClipTrack:
+    """The track with the root joint turned as the source has it; the head looks the same way.
+
+    The head's rotation R turns the whole model, so the root is turned to R⁻¹ R_source Q_source
+    within it, and the neck such that what it carries stays as it was.
+
+    Args:
+      track: (t frames) every frame with a pose.
+      source: of one frame, of the same model.
+      model: with a root and a neck joint, see `check_neck`.
+      shape: (t K) or (K,) of the meshes that will be made.
+      keep_head: True moves the model so that the neck joint, and with it the head, is seen where it
+        was, and the shoulders go along; False so that the root joint is where it would be under the
+        source's rotation: of an edited source, in its place.
+
+    Returns:
+      The track.
+    """
+    names, count = model.joint_names, len(track)
+    root, neck = names.index(_ROOT), names.index(_NECK)
+    pose = track.joint_pose.astype(np.float64).reshape(count, len(names), 3)
+    before = rotation_of(np.rad2deg(np.repeat(source.angles, count, axis=0)))
+    before_root = Rotation.from_rotvec(source.joint_pose[0].reshape(-1, 3)[root])
+    after = rotation_of(np.rad2deg(track.angles))
+    own_root, own_neck = (Rotation.from_rotvec(pose[:, row]) for row in (root, neck))
+    new_root = after.inv() * before * before_root
+    pose[:, root] = new_root.as_rotvec()
+    pose[:, neck] = (new_root.inv() * own_root * own_neck).as_rotvec()
+    shape = np.broadcast_to(shape, (count, model.num_shape))
+    both = np.concatenate([shape, track.expression_coeffs], axis=1)
+    places = [np.asarray(model.arrays["joints"], np.float64)[row] for row in (root, neck)]
+    basis = np.asarray(model.arrays["joint_basis"], np.float64)
+    places = [place + both @ basis[:, row] for place, row in zip(places, (root, neck), strict=True)]
+    root_cm, neck_cm = (place * model.centimetres_per_unit for place in places)
+    if keep_head:
+        arm = neck_cm - root_cm
+        moved = after.apply(own_root.apply(arm) - new_root.apply(arm))
+    else:
+        moved = before.apply(root_cm) - after.apply(root_cm)
+    scale = track.scale_px.astype(np.float64)
+    offset = track.offset_px.astype(np.float64)
+    depth = track.depth_cm
+    if track.camera == PERSPECTIVE:  # nearer by the shift's z: larger, and further from the middle
+        depth = depth - moved[:, 2]
+        nearer = track.depth_cm / depth
+        scale = scale * nearer
+        offset = track.principal_px + (offset - track.principal_px) * nearer[:, None]
+    offset = offset + scale[:, None] * moved[:, :2] * (1.0, -1.0)
+    return dataclasses.replace(
+        track,
+        joint_pose=pose.reshape(count, -1).astype(np.float32),
+        scale_px=scale.astype(np.float32),
+        offset_px=offset.astype(np.float32),
+        depth_cm=depth.astype(np.float32),
+    )
+
+
 def angles_deg(rotation: np.ndarray) -> np.ndarray:
     """Yaw, pitch, roll in degrees (... 3) of axis-angle vectors in model axes.
 
@@ -213,10 +291,10 @@ def _source_state(source: ClipTrack, model: MorphableModel) -> dict[str, np.ndar
 
 
 def _check_layers(named: Sequence[tuple[Quantity, Change]], count: int) -> None:
-    """Raises if one layer states a quantity twice in a frame; offsets may add up."""
+    """Raises if a layer states a quantity twice in a frame; offsets add up, later presets win."""
     said: dict[tuple[int, Target], tuple[str, np.ndarray]] = {}
     for known, change in named:
-        if change.offset:
+        if change.offset or change.layer == PRESET:
             continue
         stated = np.isfinite(change.over(count))
         for target in known.targets:
@@ -242,7 +320,8 @@ def _final_values(
     ordered = sorted(named, key=lambda pair: (pair[1].offset, pair[1].layer))
     for known, change in ordered:
         curve = change.over(count)
-        check_values(known, curve)
+        if not change.offset:  # of offsets the sum is checked, see `_notes`
+            check_values(known, curve)
         for kind, row, axis in known.targets:
             own = np.full(count, state[kind][row, axis])
             value = values.get((kind, row, axis), own)
@@ -309,44 +388,4 @@ def _with_state(
         segments=((0, count),),
         landmark_source=NO_LANDMARKS,
         shape_coeffs=edited[SHAPE][0, :, 0].astype(np.float32),
-    )
-
-
-def _keep_shoulders(
-    track: ClipTrack, source: ClipTrack, model: MorphableModel, shape: np.ndarray
-) -> ClipTrack:
-    """The track with the root joint where and as the source has it; the head looks the same way.
-
-    The head's rotation R turns the whole model, so the root is turned back by R⁻¹ R_source within
-    it, the neck forth by the inverse, and the model is moved by what R does to the root's place.
-    """
-    names, count = model.joint_names, len(track)
-    root, neck = names.index("root"), names.index("neck")
-    pose = track.joint_pose.astype(np.float64).reshape(count, len(names), 3)
-    before = rotation_of(np.rad2deg(np.repeat(source.angles, count, axis=0)))
-    after = rotation_of(np.rad2deg(track.angles))
-    own_root, own_neck = (Rotation.from_rotvec(pose[:, row]) for row in (root, neck))
-    new_root = after.inv() * before * own_root
-    pose[:, root] = new_root.as_rotvec()
-    pose[:, neck] = (new_root.inv() * own_root * own_neck).as_rotvec()
-    both = np.concatenate([shape, track.expression_coeffs], axis=1)
-    place = np.asarray(model.arrays["joints"], np.float64)[root]
-    place = place + both @ np.asarray(model.arrays["joint_basis"], np.float64)[:, root]
-    place = place * model.centimetres_per_unit
-    moved = before.apply(place) - after.apply(place)
-    scale = track.scale_px.astype(np.float64)
-    offset = track.offset_px.astype(np.float64)
-    depth = track.depth_cm
-    if track.camera == PERSPECTIVE:  # nearer by the shift's z: larger, and further from the middle
-        depth = depth - moved[:, 2]
-        nearer = track.depth_cm / depth
-        scale = scale * nearer
-        offset = track.principal_px + (offset - track.principal_px) * nearer[:, None]
-    offset = offset + scale[:, None] * moved[:, :2] * (1.0, -1.0)
-    return dataclasses.replace(
-        track,
-        joint_pose=pose.reshape(count, -1).astype(np.float32),
-        scale_px=scale.astype(np.float32),
-        offset_px=offset.astype(np.float32),
-        depth_cm=depth.astype(np.float32),
     )

@@ -127,11 +127,15 @@ class Framing:
         """The same with a smoother path, where there is a crop for every frame.
 
         Args:
-          smooth: boxes (t 4) in pixels → boxes.
+          smooth: (t 4) middles x, y and widths, heights in pixels → such; each column by itself, so
+            that squares stay squares.
         """
         framing = copy.copy(self)
         if len(self._boxes) > 1:
-            framing._boxes = np.asarray(smooth(self._boxes), np.float64)
+            low, high = self._boxes[:, :2], self._boxes[:, 2:]
+            path = np.concatenate([(low + high) / 2, high - low], axis=1)
+            middles, sizes = np.split(np.asarray(smooth(path), np.float64), 2, axis=1)
+            framing._boxes = np.concatenate([middles - sizes / 2, middles + sizes / 2], axis=1)
         return framing
 
     def crop(self, frame: np.ndarray, index: int = 0) -> np.ndarray:

@@ -132,7 +132,8 @@ def check_track_model(what: str, track: ClipTrack, morphable: str) -> None:
 def hold_pose(track: ClipTrack, what: str = "driving") -> ClipTrack:
     """The track with its gaps filled: a frame without a fit repeats the one before it.
 
-    Frames before the first fitted one repeat that.
+    Nothing crosses a cut, where a shot has a fit at all: frames before its first fitted one repeat
+    that.
 
     Args:
       track: of a fitted clip.
@@ -153,9 +154,13 @@ def hold_pose(track: ClipTrack, what: str = "driving") -> ClipTrack:
         )
     if known.all():
         return track
-    rows = np.arange(len(track))
-    before = np.maximum.accumulate(np.where(known, rows, known.argmax()))
-    held = {name: getattr(track, name)[before] for name in MOTION_FIELDS}
+    shown = np.where(known, np.arange(len(track)), -1)
+    for start, stop in track.segments:
+        if known[start:stop].any():
+            first = start + known[start:stop].argmax()
+            shown[start:first] = first
+    shown = np.maximum.accumulate(np.where(shown < 0, known.argmax(), shown))
+    held = {name: getattr(track, name)[shown] for name in MOTION_FIELDS}
     return add_notes(
         dataclasses.replace(track, **held),
         f"{int((~known).sum())} of {len(track)} frames have no face: the last pose is held",

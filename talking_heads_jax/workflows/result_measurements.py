@@ -45,7 +45,9 @@ def measure_training(row: TrainingRow, run: Path, data: Path, output: Path) -> d
         "seed": row.seed,
         "overrides": dict(row.overrides),
         "training": _training_facts(run, loaded),
-        "protocols": {name: _evaluate(name, run, data) for name in row.protocols},
+        "protocols": {
+            name: _evaluate(name, run, data, seen_by_probe=not row.asset) for name in row.protocols
+        },
     }
     if row.pose_error:
         report["pose_editor_deg"] = pose_editor_error(loaded.model, loaded.variables, data)
@@ -105,7 +107,23 @@ def _training_facts(run: Path, loaded: Any) -> dict[str, Any]:
     }
 
 
-def _evaluate(protocol: str, run: Path, data: Path) -> dict[str, Any]:
+def row_metrics(protocol: str, *, seen_by_probe: bool) -> tuple[str, ...]:
+    """The recipes of a protocol; without the probe's for heads that are not the built-in one.
+
+    The probe knows no other face, and another model has other expressions.
+
+    Args:
+      protocol: name of a file in configs/eval.
+      seen_by_probe: whether the built-in head is shown.
+    """
+    from configs.eval import load_protocol
+    from talking_heads_jax.metrics.recipes import PROBE, select_recipes
+
+    recipes = select_recipes(load_protocol(protocol).metrics)
+    return tuple(recipe.name for recipe in recipes if seen_by_probe or recipe.compares != PROBE)
+
+
+def _evaluate(protocol: str, run: Path, data: Path, *, seen_by_probe: bool) -> dict[str, Any]:
     """Rows and shares of one protocol, from its metrics.json, which is written where it is not."""
     from configs.eval import load_protocol
     from talking_heads_jax import build, checkpoints
@@ -114,7 +132,12 @@ def _evaluate(protocol: str, run: Path, data: Path) -> dict[str, Any]:
     folder = run / "evaluation" / protocol
     if not (folder / "metrics.json").is_file():
         request = EvaluationRequest(
-            data=data, output=folder, checkpoint=run, protocol=protocol, batch_size=_BATCH_SIZE
+            data=data,
+            output=folder,
+            checkpoint=run,
+            protocol=protocol,
+            metrics=row_metrics(protocol, seen_by_probe=seen_by_probe),
+            batch_size=_BATCH_SIZE,
         )
         table, _ = run_evaluation(
             request,

@@ -152,14 +152,14 @@ def run_rows(
 
     places.output.mkdir(parents=True, exist_ok=True)
     for row in rows:
-        if row.name in again:
-            forget(row, places)
-        if is_finished(row, places):
+        if is_finished(row, places) and row.name not in again:
             say(f"{row.name}: finished")
             continue
-        if not has_asset(row):
+        if not has_asset(row):  # what was measured where the file is stays
             say(f"{row.name}: left out, needs the file '{row.asset}' (talking-heads assets list)")
             continue
+        if row.name in again:
+            forget(row, places)
         say(f"{row.name}: begun, at most {row.minutes:g} minutes on two cores")
         with _Stopwatch(places.run(row.name)) as elapsed:
             report = _run_row(row, places, say)
@@ -372,7 +372,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = arguments.row if arguments.again else []
         rows = in_order(
             arguments.row,
-            finished=lambda row: row.name not in again and is_finished(row, places),
+            finished=lambda row: (
+                (row.name not in again and is_finished(row, places)) or not has_asset(row)
+            ),
         )
         run_rows(rows, places, again=again)
     except TalkingHeadsError as error:

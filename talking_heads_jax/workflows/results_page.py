@@ -62,8 +62,9 @@ def _below(recipe: str, *, blur: bool) -> Callable[[dict[str, Any]], str]:
         rows = rows if blur else ["copy_source"]
         if not rows:
             raise KeyError(recipe)
-        least = min((report["share_below"][row][recipe] for row in rows), key=lambda x: x["mean"])
-        return _interval(least, 100.0, 1)
+        shares = [report["share_below"][row][recipe] for row in rows]
+        known = [share for share in shares if share["mean"] is not None] or shares[:1]
+        return _interval(min(known, key=lambda share: share["mean"]), 100.0, 1)
 
     return read
 
@@ -144,7 +145,7 @@ def _result_tables(
     for protocol in protocols:
         lines += ["", f"{TABLES[table]}, {titles[protocol]}:", ""]
         lines += _header([column.title for column in COLUMNS])
-        shown = None
+        trivial = {}  # of each data set: heads of another face model are other pictures
         for member in members:
             report = reports[member.name]
             if report is None:
@@ -152,28 +153,29 @@ def _result_tables(
                 continue
             shown = report["protocols"][protocol]
             lines.append(_line(member.label, [_cell(column.read, shown) for column in COLUMNS]))
+            trivial[member.asset] = shown
         for absent in ABSENT_ROWS:
             if absent.table == table:
                 lines.append(_line(absent.label, [absent.reason] + [""] * (len(COLUMNS) - 1)))
-        if shown is not None:
-            lines += _reference_lines(shown)
+        for asset, shown in trivial.items():
+            lines += _reference_lines(shown, asset)
     return lines[1:]
 
 
-def _reference_lines(report: dict[str, Any]) -> list[str]:
-    """The trivial answers, and the probe's own error."""
-    lines = []
+def _reference_lines(report: dict[str, Any], asset: str) -> list[str]:
+    """The trivial answers, and the probe's own error; `asset` names heads that are not built in."""
+    lines, heads = [], f", {asset.upper()} heads" if asset else ""
     recipes = {column.title: column.read for column in COLUMNS}
     for row in report["rows"]:
         if row == "model":
             continue
         moved = {"rows": {"model": report["rows"][row]}, "share_below": {}}
         cells = [_cell(read, moved) for read in recipes.values()]
-        lines.append(_line(f"*{row.replace('_', ' ')}*", cells))
+        lines.append(_line(f"*{row.replace('_', ' ')}*{heads}", cells))
     for row, values in report["references"].items():
         moved = {"rows": {"model": {name: {"mean": value} for name, value in values.items()}}}
         cells = [_cell(read, {**moved, "share_below": {}}) for read in recipes.values()]
-        lines.append(_line(f"*{row.replace('_', ' ')}*", cells))
+        lines.append(_line(f"*{row.replace('_', ' ')}*{heads}", cells))
     return lines
 
 

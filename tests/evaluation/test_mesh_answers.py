@@ -201,6 +201,14 @@ def test_what_mesh_driven_systems_cannot_use_is_named():
         checkpoint_answer(Camera(SIDE), {}, batch_size=2)
 
 
+def test_a_checkpoint_names_its_face_model_where_its_mesh_has_one():
+    class Named(Carried):
+        mesh = type("Mesh", (), {"name": "procedural", "num_vertices": 4, "faces": FACES})()
+
+    assert checkpoint_answer(Named(SIDE), {}, batch_size=2).morphable == "procedural"
+    assert checkpoint_answer(Carried(SIDE), {}, batch_size=2).morphable == ""
+
+
 def test_keypoint_systems_keep_their_own_row():
     answer = checkpoint_answer(Shifted(SIDE), {}, batch_size=2, relative=True)
     assert isinstance(answer, CheckpointAnswer) and not answer.uses_vertices

@@ -17,7 +17,10 @@ from data_pipeline.synthetic.writing import write_talking_heads
 from talking_heads_jax.build import build_model, config_values, open_clips, open_exact_truth
 from talking_heads_jax.checkpoints import save_model
 from talking_heads_jax.errors import DataError
+from talking_heads_jax.evaluation.answers import Answer, DrivingBatch, Predict, Task
+from talking_heads_jax.evaluation.mesh_answers import MotionMeshes
 from talking_heads_jax.evaluation.pairs import build_pairs
+from talking_heads_jax.evaluation.runner import evaluate_pairs
 from talking_heads_jax.media.image import write_image
 from talking_heads_jax.morphable.registry import load_morphable
 from tests.evaluation.toys import protocol
@@ -104,6 +107,64 @@ def test_exact_meshes_are_the_drivers_motion_on_the_sources_shape(data: Path, cl
         assert np.abs(moved - other).max() > 1
 
 
+def test_records_alone_put_the_drivers_motion_on_the_sources_shape(data: Path, clips: dict) -> None:
+    truth = open_exact_truth(data, clips=clips, split="test")
+    pairs = build_pairs(protocol("synthetic_cross"), clips.values()).pairs
+    meshes = MotionMeshes(pairs, clips, None, same=False, morphables={"procedural"})
+    for pair in pairs:
+        found = meshes.driving(pair, [1, 4], 3)
+        exact = np.stack([truth.vertices(pair, number) for number in (1, 4, 4)])
+        np.testing.assert_allclose(found, exact, atol=1 / 32)  # vertices are rounded on disk
+        stored = np.stack([clips[pair.driving_clip].vertices[number] for number in (1, 4, 4)])
+        assert np.abs(exact - stored).max() > 1
+
+
+def test_records_that_cannot_lend_their_motion_are_named(clips: dict) -> None:
+    pairs = build_pairs(protocol("synthetic_cross"), clips.values()).pairs
+
+    def opened(same: bool = False, morphables: tuple[str, ...] = (), **columns) -> MotionMeshes:
+        changed = {name: clip._replace(**columns) for name, clip in clips.items()}
+        return MotionMeshes(pairs, changed, None, same=same, morphables=morphables)
+
+    for same in (True, False):
+        with pytest.raises(DataError, match="face model 'flame2020', got 'procedural'"):
+            opened(same, ("flame2020",))
+    with pytest.raises(DataError, match="no face was found in it"):
+        opened(morphable=[""] * FRAMES)
+    with pytest.raises(DataError, match="got no morphable, shape_coeffs"):
+        opened(morphable=None, shape_coeffs=None)
+    opened(same=True, morphable=None, shape_coeffs=None).driving(pairs[0], [1], 1)
+    wrong = opened(shape_coeffs=clips[pairs[0].source_clip].shape_coeffs)
+    with pytest.raises(DataError, match=rf"{pairs[0].name}.* be those of the coefficients"):
+        wrong.driving(pairs[0], [1], 1)
+
+
+def test_mesh_driven_systems_cross_identities_without_exact_truth(data: Path, clips: dict) -> None:
+    class Spy(Answer):
+        uses_vertices, morphable = True, "procedural"
+
+        def bind(self, task: Task) -> Predict:
+            def predict(batch: DrivingBatch) -> np.ndarray:
+                numbers = task.pair.driving_frames[batch.start : batch.start + batch.count]
+                for number, vertices in zip(numbers, batch.vertices, strict=False):
+                    given[task.pair, number] = vertices
+                return np.float32(batch.frames)
+
+            return predict
+
+    given = {}
+    pair_list = build_pairs(protocol("cross_identity"), clips.values())
+    found = evaluate_pairs({"model": Spy()}, pair_list, clips, batch_size=3)
+    assert not found.values and len(given) == sum(found.num_frames) == 6 * FRAMES
+    truth = open_exact_truth(data, clips=clips, split="test")
+    for pair, number in list(given)[::7]:
+        exact = truth.vertices(pair, number)
+        np.testing.assert_allclose(given[pair, number], exact, atol=1 / 32)
+    Spy.morphable = "ict"
+    with pytest.raises(DataError, match="face model 'ict', got 'procedural'"):
+        evaluate_pairs({"model": Spy()}, pair_list, clips)
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["synthetic_same", "synthetic_cross"])
 def test_a_mesh_driven_checkpoint_is_scored_beside_the_bare_warp(
@@ -164,6 +225,8 @@ def test_perfect_frames_score_perfectly(name: str, data: Path, clips: dict, tmp_
     row = {recipe: column["mean"] for recipe, column in document["rows"]["exact"].items()}
     assert row["l1/masked-face"] == row["l1/masked-mouth"] == row["l1/masked-eyes"] == 0
     assert row["retrieval_mouth"] == row["retrieval_eyes"] == 1
+    assert row.get("shape_kept", 1.0) == pytest.approx(1.0)
+    assert ("shape_kept" in row) == (name == "synthetic_cross")
     assert document["num_identities"] == 3 and document["references"]["chance"]
     copied = document["rows"]["copy_source"]
     assert copied["retrieval_mouth"]["mean"] == pytest.approx(1 / 3)

@@ -164,6 +164,41 @@ def test_across_identities_the_truth_is_rendered_and_motion_is_the_driving_frame
     assert "copy_driving" in found.values and found.oracle == ""
 
 
+def test_whose_shape_is_kept_is_told_by_the_rival_whatever_the_shards(tmp_path):
+    def own(pair, number):
+        return unit(CLIPS[pair.source_clip], 0)
+
+    pairs = build_pairs(protocol("synthetic_cross"), CLIPS.values()).pairs
+    alike, partly = pairs[0], pairs[1]
+
+    def rival(pair, number):
+        same = pair == alike or (pair == partly and number == pair.driving_frames[0])
+        return own(pair, number) if same else unit(CLIPS[pair.driving_clip], number)
+
+    options = {"recipes": ("shape_kept",), "truth": ExactTruth(own, rival=rival), "batch_size": 2}
+    whole = evaluate(CLIPS, "synthetic_cross", **options)
+    for row, value in (("copy_source", 1.0), ("copy_driving", -1.0), ("model", 0.0)):
+        found = whole.values[row]["shape_kept"]
+        np.testing.assert_allclose(found, [np.nan, value, value], atol=1e-6)
+    column = report.as_json(whole, {})["rows"]["model"]["shape_kept"]
+    assert "mean_over_frames" not in column  # it is not stored how many frames have a value
+    table = report.as_markdown(whole, {})
+    assert "(2 of 3 pairs)" in table and np.isnan(
+        report.gain_over_trivial(whole, *whole.recipes).mean
+    )
+    parts = []
+    for index in range(2):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        part = evaluate(CLIPS, "synthetic_cross", shard=(index, 2), **options)
+        results.write_partial(folder, part, {}, {})
+        parts.append((str(index), results.read_partial(folder)[0]))
+    assert report.as_markdown(results.merge_results(parts), {}) == table
+    for truth in (ExactTruth(own), None):
+        with pytest.raises(ArgumentError, match=r"driver's shape|have a truth"):
+            evaluate(CLIPS, "synthetic_cross", **(options | {"truth": truth}))
+
+
 def test_what_a_metric_needs_is_asked_for(monkeypatch, tmp_path):
     bare = {name: clip._replace(angles=None) for name, clip in CLIPS.items()}
     with pytest.raises(ArgumentError, match="exact angles of every frame"):

@@ -10,7 +10,7 @@ from talking_heads_jax.inference import animate_mesh, face_tracks
 from talking_heads_jax.inference.animate import AnimateOptions, MeshAnimator, animate_clip
 from talking_heads_jax.inference.clips import fit_frame
 from talking_heads_jax.inference.framing import Framing
-from talking_heads_jax.inference.mesh_motion import smooth_motion
+from talking_heads_jax.inference.mesh_motion import motion_filter, smooth_motion
 from talking_heads_jax.inference.mesh_placement import find_placement
 from talking_heads_jax.media.image import read_image, write_image
 from talking_heads_jax.media.video import VideoReader
@@ -120,6 +120,30 @@ def test_frames_are_the_sources_shape_in_the_drivers_motion(
     assert any(f"{result.scale:.2f} times as large" in note for note in result.notes)
 
 
+def test_shoulders_may_stay_as_the_sources(procedural, files, animate, monkeypatch):
+    meshes = []
+
+    class Watched(MeshAnimator):
+        def frames(self, vertices):
+            meshes.append(np.stack(list(vertices)))
+            return iter(np.zeros((1, 32, 32, 3), np.uint8))
+
+    monkeypatch.setattr(animate_mesh, "MeshAnimator", Watched)
+    for shoulders in (None, "stay"):
+        animate(shoulders=shoulders)
+    turned, stayed = meshes
+    weights = np.asarray(procedural.arrays["weights"])
+    torso, skull = (
+        weights[:, procedural.joint_names.index(name)] > 0.999 for name in ("root", "neck")
+    )
+    # The placement goes by neck and eyes, which are where they were. A thousandth may be torso's.
+    np.testing.assert_allclose(stayed[:, skull, :2], turned[:, skull, :2], atol=0.01)
+    assert np.abs(stayed - turned)[:, torso, :2].max() > 0.5
+    for mesh in stayed:  # turned as in the first frame, in the size of its own
+        across = np.ptp(mesh[torso], axis=0) / np.ptp(stayed[0][torso], axis=0)
+        np.testing.assert_allclose(across, across[0], rtol=1e-3)
+
+
 def test_a_video_with_its_motion_file_shows_panels_and_gives_the_same_frames(files, animate):
     _, alone = animate(batch_size=2)
     motion = {"driving_motion": files.path("motion.npz")}
@@ -187,9 +211,20 @@ def test_the_median_head_is_laid_over_the_sources(procedural, camera):
 
 def test_crops_that_follow_the_face_are_smoothed_as_the_camera_is():
     boxes = np.arange(24.0).reshape(6, 4) + np.array([0, 0, 20, 20])
-    path = Framing(32, boxes).smoothed(lambda values: values + 1)
-    np.testing.assert_allclose(path.alignment(3).box_px, boxes[3] + 1)
+    path = Framing(32, boxes).smoothed(lambda rows: rows + np.array([1, 2, 0, 0]))
+    np.testing.assert_allclose(path.alignment(3).box_px, boxes[3] + [1, 2, 1, 2])
     np.testing.assert_allclose(Framing(32, boxes[0]).smoothed(None).alignment(9).box_px, boxes[0])
+
+
+def test_crops_stay_square_under_a_filter_that_depends_on_the_speed(procedural):
+    track = fitted_track(procedural, 8)
+    low = np.array([5.0, 9.0]) + np.arange(8)[:, None] ** 1.5 * [2.0, 0.3]  # faster to the side
+    boxes = np.concatenate([low, low + np.linspace(20, 30, 8)[:, None]], axis=1)
+    smooth = motion_filter(track, "one_euro")
+    path = Framing(32, boxes).smoothed(lambda values: smooth(values, "box_px"))
+    matrices = np.stack([path.alignment(row).matrix for row in range(8)])
+    np.testing.assert_allclose(matrices[:, 0, 0], matrices[:, 1, 1], rtol=1e-6)
+    assert np.abs(path.alignment(4).box_px - boxes[4]).max() > 0.01
 
 
 def test_pictures_are_tracked_with_the_checkpoints_face_model(
@@ -288,6 +323,7 @@ def test_motion_files_must_be_of_the_face_model_and_of_the_pictures(files, anima
         ({"source": "clip.mp4"}, "source must be an image with a mesh-driven model"),
         ({"smooth": "kalman"}, "smoothing of the motion must be"),
         ({"placement": "middle"}, "placement must be"),
+        ({"shoulders": "shrug"}, "shoulders must be"),
     ],
 )
 def test_options_without_meaning_are_refused(animate, options, message):
@@ -295,7 +331,9 @@ def test_options_without_meaning_are_refused(animate, options, message):
         animate(**options)
 
 
-@pytest.mark.parametrize("name", ["source_motion", "driving_motion", "smooth", "placement"])
+@pytest.mark.parametrize(
+    "name", ["source_motion", "driving_motion", "smooth", "placement", "shoulders"]
+)
 def test_systems_that_see_keypoints_refuse_the_options_of_meshes(files, tmp_path, name):
     head = BrightnessHead()
     with pytest.raises(ArgumentError, match=f"{name} must be used with a mesh-driven model"):

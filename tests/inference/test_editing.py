@@ -16,7 +16,12 @@ from talking_heads_jax.inference.edit_quantities import (
     quantities_of,
     quantity_lines,
 )
-from talking_heads_jax.inference.editing import angles_deg, edit_track, rotation_of
+from talking_heads_jax.inference.editing import (
+    angles_deg,
+    edit_track,
+    keep_shoulders,
+    rotation_of,
+)
 from talking_heads_jax.inference.mesh_motion import track_vertices
 from talking_heads_jax.morphable.skinned_model import SkinnedFaceModel
 from talking_heads_jax.tracking.track import PERSPECTIVE, WEAK_PERSPECTIVE
@@ -225,6 +230,18 @@ def test_later_layers_win_and_offsets_are_added_last():
     np.testing.assert_allclose(angles, [[1, 7, 2], [1, 3, 5], [1, 3, 8]], atol=1e-4)
 
 
+def test_presets_compose_in_either_order_and_later_values_win():
+    quantities = quantities_of(head())
+    for names in (["frontal", "demo-head"], ["demo-head", "frontal"]):
+        angles = edit_track(state(), head(), preset_changes(names, quantities)).track.angles
+        assert (angles[0] == 0).all() and np.rad2deg(angles[:, 0]).max() == pytest.approx(15)
+    shown = edit_track(state(), head(), preset_changes(["neutral", "demo-expression"], quantities))
+    own = head().expression_names.index("smile_L")
+    coefficients = shown.track.expression_coeffs
+    assert coefficients[0, own] == 0 and coefficients[:, own].max() == 1  # not the source's 0.3
+    assert (coefficients > 0).sum(axis=1).max() == 1  # one by one
+
+
 def test_gaze_turns_the_eyes_it_names():
     rest = meshes(edited("head.yaw=0", "head.pitch=0", "head.roll=0"))[0]
     weights = np.asarray(head().arrays["weights"])
@@ -255,6 +272,22 @@ def test_shoulders_stay_while_the_head_turns_as_asked(camera):
         np.testing.assert_allclose(shift, np.tile(shift[:1], (len(shift), 1)), atol=0.02)
 
 
+@pytest.mark.parametrize("camera", [WEAK_PERSPECTIVE, PERSPECTIVE])
+def test_a_drivers_head_keeps_its_place_on_the_sources_shoulders(camera):
+    source, angles = state(camera), np.float32([[0.5, 0.1, -0.2], [-0.3, 0, 0.1]])
+    source.joint_pose[0, :3] = (0.02, -0.1, 0.05)  # of the root
+    driver = state(camera, count=2, angles=angles)
+    kept = keep_shoulders(driver, source, head(), source.shape_coeffs, keep_head=True)
+    turned, stayed = (track_vertices(track, head()) for track in (driver, kept))
+    weights = np.asarray(head().arrays["weights"])
+    torso, skull = (weights[:, head().joint_names.index(name)] > 0.999 for name in ("root", "neck"))
+    np.testing.assert_allclose(stayed[:, skull, :2], turned[:, skull, :2], atol=0.02)
+    if camera == WEAK_PERSPECTIVE:  # the torso differs from the source's by a shift
+        shift = (stayed - track_vertices(source, head()))[:, torso]
+        np.testing.assert_allclose(shift, np.tile(shift[:, :1], (len(shift[0]), 1)), atol=0.02)
+        assert np.ptp((turned - stayed)[:, torso], axis=1).max() > 3
+
+
 def test_the_camera_zooms_about_the_head_and_shifts_by_shares(before):
     origin = np.append(state().offset_px[0], 0)
     near = points("camera.scale=1.5", "camera.x=0.1", "camera.y=-0.05")
@@ -279,6 +312,8 @@ def test_what_is_out_of_range_is_noted_and_what_is_impossible_refused():
     assert any("expression.smile_L" in note for note in edited("expression.smile_L+=0.9").notes)
     assert any("jaw.open: 50" in note for note in edited("jaw.open=50").notes)
     assert not edited("head.yaw=60", "jaw=34", "shape.glasses=1").notes
+    zoomed = edited("camera.scale=1.5", "camera.scale+=-0.25").track  # of an offset the sum counts
+    np.testing.assert_allclose(zoomed.scale_px, 1.25 * state().scale_px)
     for text in ("head.yaw=1e9", "shape.0=-200", "camera.scale=0", "camera.scale+=-1"):
         with pytest.raises(ArgumentError, match="lie within"):
             edited(text)

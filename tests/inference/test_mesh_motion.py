@@ -145,6 +145,10 @@ def test_gaps_hold_the_pose_before_them(procedural):
     for name in set(MOTION_FIELDS) - {"depth_cm"}:
         np.testing.assert_array_equal(getattr(held, name), getattr(track, name)[[1, 1, 2, 2, 2, 5]])
     assert held.notes == ("3 of 6 frames have no face: the last pose is held",)
+    shots = dataclasses.replace(track, segments=((0, 3), (3, 6)))  # a gap after the cut
+    np.testing.assert_array_equal(hold_pose(shots).angles, track.angles[[1, 1, 2, 5, 5, 5]])
+    shots = dataclasses.replace(track, segments=((0, 3), (3, 5), (5, 6)))  # a shot without a face
+    np.testing.assert_array_equal(hold_pose(shots).angles, track.angles[[1, 1, 2, 2, 2, 5]])
     whole = fitted_track(procedural, 2)
     assert hold_pose(whole) is whole
     whole.angles[:] = np.nan

@@ -313,6 +313,15 @@ def test_finest_block_is_guided_at_the_size_of_the_picture(mesh):
     assert seen[True] > 3 * seen[False]  # the blur before stride 2 lets some of it through
 
 
+def test_codes_start_between_zero_and_code_start(mesh):
+    options = {"num_levels": 2, "code_start": 0.25}
+    model = tiny_gdpw(mesh, guidance="codes", generator=options)
+    # Compiled, nothing but the codes is computed.
+    drawn = jax.jit(lambda key: model.init(key, ("generator",))["generator"]["params"]["codes"])
+    codes = np.asarray(drawn(jax.random.key(0)))
+    assert codes.min() >= 0 and 0.2 < codes.max() <= 0.25
+
+
 def test_arguments_survive_json(both):
     model, _ = both
     copy = build_model("gdpw", **json.loads(json.dumps(model.arguments())))

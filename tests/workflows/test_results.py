@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from configs.common import check_config
+from configs.eval import load_protocol
 from talking_heads_jax.errors import ArgumentError
 from talking_heads_jax.workflows import results, results_page
+from talking_heads_jax.workflows.result_measurements import row_metrics
 from talking_heads_jax.workflows.result_pictures import enlarged, worst_pairs
 from talking_heads_jax.workflows.result_rows import ROWS, TABLES, DataRow, TrainingRow
 from talking_heads_jax.workflows.results import Places, in_order, main, run_rows, training_config
@@ -83,6 +85,14 @@ def test_rows_without_their_file_are_left_out_and_said_so(places, monkeypatch):
     assert "'ict'" in said[-1] and not places.report("gdpw-ict-32").exists()
     page = places.page.read_text()
     assert "| BFM | not measured: licensed file |" in page
+    # What was measured on another machine stays, and nothing is prepared for what cannot be run.
+    kept = {"seconds": 1.0, "machine": "m", "date": "d", "revision": "r"}
+    protocols = {name: _protocol(1) for name in ("synthetic_same", "synthetic_cross")}
+    places.report("gdpw-ict-32").write_text(json.dumps({"protocols": protocols, **kept}))
+    arguments = [("--work", places.work), ("--output", places.output), ("--page", places.page)]
+    flags = [str(word) for pair in arguments for word in pair]
+    assert main(["--row", "gdpw-ict-32", "--again", *flags]) == 0
+    assert places.report("gdpw-ict-32").exists()
 
 
 def test_a_row_runs_once_and_again_when_asked(places, monkeypatch):
@@ -162,6 +172,28 @@ def test_the_page_shows_finished_rows_and_keeps_the_words(places):
     places.page.write_text(_PAGE.replace("<!-- end:rows -->", ""))
     with pytest.raises(ArgumentError, match="rows missing or unknown"):
         results_page.write_results_page(places.page, places.output)
+
+
+def test_trivial_answers_stand_beside_rows_of_their_own_heads(places):
+    places.output.mkdir()
+    described = {"seconds": 1.0, "machine": "m", "date": "d", "revision": "r"}
+    for scale, name in enumerate(("gdpw-both-32", "gdpw-ict-32"), start=1):
+        protocols = {name: _protocol(scale) for name in ("synthetic_same", "synthetic_cross")}
+        share = protocols["synthetic_same"]["share_below"]["blur_source_1px"]["l1/masked-mouth"]
+        share["mean"] = None  # no frame shows a mouth
+        places.report(name).write_text(json.dumps({"protocols": protocols, **described}))
+    results_page.write_results_page(places.page, places.output)
+    page = places.page.read_text()
+    assert page.count("| *copy source* | 0.2500 |") == 2
+    assert page.count("| *copy source*, ICT heads | 0.5000 |") == 2
+
+
+def test_heads_that_the_probe_does_not_know_are_scored_without_it():
+    for protocol in ("synthetic_same", "synthetic_cross"):
+        whole = row_metrics(protocol, seen_by_probe=True)
+        assert whole == tuple(load_protocol(protocol).metrics)
+        part = row_metrics(protocol, seen_by_probe=False)
+        assert part == tuple(name for name in whole if not name.startswith("probe_")) != whole
 
 
 def test_worst_pairs_leave_out_what_shows_no_mouth():
