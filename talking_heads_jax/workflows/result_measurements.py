@@ -52,7 +52,7 @@ def measure_training(row: TrainingRow, run: Path, data: Path, output: Path) -> d
     if row.pose_error:
         report["pose_editor_deg"] = pose_editor_error(loaded.model, loaded.variables, data)
     gallery = run / "evaluation" / row.protocols[0] / "gallery.png"
-    if gallery.is_file():
+    if gallery.is_file() and not row.asset:  # whose face model it is decides on its pictures
         copy_enlarged(gallery, output / f"{row.name}.png", size=loaded.model.resolution)
     if row.headline:
         _keep_checkpoint(loaded, output / row.name)
