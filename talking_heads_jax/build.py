@@ -365,7 +365,7 @@ def open_exact_truth(folder: Path, *, clips: "Mapping[str, Clip]", split: str) -
     def draw(pair: "Pair", number: int) -> Any:
         return frames.render(pair.source_clip, pair.driving_clip, number)
 
-    def draw_rival(pair: Pair, number: int) -> Any:
+    def draw_rival(pair: "Pair", number: int) -> Any:
         source, driving = pair.source_clip, pair.driving_clip
         return frames.render(source, driving, number, shape_of=driving).image
 
