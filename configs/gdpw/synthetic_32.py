@@ -4,7 +4,7 @@ Paper: Zhong et al., Geometry Driven Progressive Warping for One-Shot Face Anima
   variants as in configs/gdpw/synthetic_64.py.
 Command: talking-heads synthesize --output DATA --size 32, then
   python run_train.py --config configs/gdpw/synthetic_32.py --workdir W --config.data.folder DATA
-Hardware: two CPU cores, about 4 minutes; numbers in docs/results.md, GDPW's Table 1.
+Hardware: two CPU cores. Wall time: about 4 minutes; numbers in docs/results.md, GDPW's Table 1.
 """
 
 from ml_collections import ConfigDict

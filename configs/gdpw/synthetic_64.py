@@ -8,7 +8,7 @@ Paper: Zhong et al., Geometry Driven Progressive Warping for One-Shot Face Anima
   comma.
 Command: talking-heads synthesize --output DATA --size 64, then
   python run_train.py --config configs/gdpw/synthetic_64.py --workdir W --config.data.folder DATA
-Hardware: two CPU cores, about 10 minutes; numbers in docs/results.md, row gdpw-64.
+Hardware: two CPU cores. Wall time: about 10 minutes; numbers in docs/results.md, row gdpw-64.
 Departs from the paper: losses on pixels in place of VGG19 features, no GAN, fewer levels and
 channels, and meshes drawn where the picture shows them.
 """
