@@ -24,7 +24,7 @@ from data_pipeline.preprocess.finishing import (
     stage_options,
 )
 from data_pipeline.preprocess.output import OutputFolder
-from data_pipeline.preprocess.splitting import Split
+from data_pipeline.preprocess.splitting import Split, check_test_fraction
 from data_pipeline.preprocess.stage_jobs import StageOptions
 from data_pipeline.preprocess.staged_clips import (
     MIN_FRAMES,
@@ -131,6 +131,7 @@ def write_clips(
       DataError: no usable clip, an output of another recipe, or a full disk.
     """
     started = time.monotonic()
+    check_test_fraction(test_fraction)
     options = stage_options(size, image_format, quality, 1, None, 25.0)
     recorded = {
         **dataclasses.asdict(options),

@@ -36,6 +36,7 @@ from data_pipeline.preprocess.finishing import (
 )
 from data_pipeline.preprocess.output import OutputFolder
 from data_pipeline.preprocess.quality_report import write_quality
+from data_pipeline.preprocess.splitting import check_test_fraction
 from data_pipeline.preprocess.stage_jobs import StageJob, source_hash, source_state
 from data_pipeline.preprocess.staged_clips import SKIPPED
 from data_pipeline.preprocess.staging import stage_clip, usable_workers
@@ -114,6 +115,9 @@ def prepare_dataset(
     """
     started = time.monotonic()
     videos, output = Path(videos), Path(output)
+    check_test_fraction(test_fraction)
+    if workers is not None and workers < 0:
+        raise ArgumentError(requirement("workers", "be at least 0", workers, "0 uses no process."))
     options = stage_options(size, image_format, quality, frame_stride, max_frames, folder_fps)
     recorded = {
         **dataclasses.asdict(options),
@@ -179,8 +183,6 @@ def prepare_dataset(
 
 def _stage_all(jobs: Sequence[StageJob], workers: int, progress: bool) -> list[dict[str, Any]]:
     """Stages every clip; rows come back in the order of the jobs, whoever was first."""
-    if workers < 0:
-        raise ArgumentError(requirement("workers", "be at least 0", workers, "0 uses no process."))
     rows: list[dict[str, Any] | None] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="clips", unit="clip", disable=not progress) as bar:
         try:

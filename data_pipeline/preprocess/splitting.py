@@ -53,10 +53,7 @@ def split_clips(
       ArgumentError: a fraction outside [0, 1).
       DataError: a name matches no clip, or nothing is left for training.
     """
-    if not 0.0 <= test_fraction < 1.0:
-        raise ArgumentError(
-            requirement("test_fraction", "lie in [0, 1)", test_fraction, "The default is 0.2.")
-        )
+    check_test_fraction(test_fraction)
     clips = sorted(identity_of_clip)
     if test_clips is not None:
         chosen = _matching(clips, test_clips)
@@ -77,6 +74,21 @@ def split_clips(
     chosen = _draw(clips, test_fraction, seed)
     note = f"one identity only: {len(chosen)} of {len(clips)} clips are test (seed {seed})"
     return _made(clips, chosen, "clip", note)
+
+
+def check_test_fraction(fraction: float) -> None:
+    """Raises for a share that leaves nothing to train on, before hours are spent on the clips.
+
+    Args:
+      fraction: share for testing.
+
+    Raises:
+      ArgumentError: outside [0, 1).
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise ArgumentError(
+            requirement("test_fraction", "lie in [0, 1)", fraction, "The default is 0.2.")
+        )
 
 
 def _draw(names: Sequence[str], fraction: float, seed: int) -> set[str]:
