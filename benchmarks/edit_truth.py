@@ -13,7 +13,6 @@ edit_l1, copy_l1: mean error, in levels of 0 to 255, where the truth changes by 
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -143,10 +142,7 @@ def main() -> int:
         "step": loaded.info.get("step"),
         "rows": rows,
     }
-    if options.output is None:
-        print(json.dumps(content, indent=1))
-    else:
-        write_results(options.output, content)
+    write_results(options.output, content)
     return 0
 
 

@@ -171,8 +171,11 @@ def load_config(argument: str, overrides: list[str]) -> dict[str, Any]:
     return config
 
 
-def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Writes results as json, complete or not at all."""
+def write_results(path: Path | None, results: Mapping[str, Any]) -> None:
+    """Writes results as json, complete or not at all; without a path prints them."""
+    if path is None:
+        print(json.dumps(results, indent=2))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(results, indent=2) + "\n")
     print(f"written: {path}")

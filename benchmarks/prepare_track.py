@@ -8,7 +8,6 @@ own, as a user's is, with a compile cache that a first run has filled; settings 
 """
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -104,10 +103,7 @@ def main() -> int:
         "morphable": options.morphable,
         "rows": rows,
     }
-    if options.output is None:
-        print(json.dumps(content, indent=1))
-    else:
-        write_results(options.output, content)
+    write_results(options.output, content)
     return 0
 
 

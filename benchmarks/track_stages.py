@@ -10,7 +10,6 @@ ICT-FaceKit. The processor time counts all threads.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -201,10 +200,7 @@ def main() -> int:
         ],
     )
     content = {**describe_run(), "size": SIZE, "crop": CROP, "frames": FRAMES, "rows": rows}
-    if options.output is None:
-        print(json.dumps(content, indent=1))
-    else:
-        write_results(options.output, content)
+    write_results(options.output, content)
     return 0
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from talking_heads_jax.cli_options import (
     DETECTORS,
-    RECIPES,
+    add_crop,
     add_limits,
     media_limits,
     positive,
@@ -91,16 +91,7 @@ def add_animate(verbs: argparse._SubParsersAction) -> None:
 
 def _add_framing(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("framing", "from raw photographs and videos, and back")
-    group.add_argument(
-        "--crop",
-        choices=("auto", "centre", "none"),
-        default="auto",
-        help="auto: about the face, where the picture has not the model's size; centre: the middle "
-        "square; none: the whole picture, which must be square",
-    )
-    group.add_argument(
-        "--recipe", choices=RECIPES, default="prepare", help="how crops lie about the face"
-    )
+    add_crop(group)
     group.add_argument(
         "--detector",
         choices=DETECTORS,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from talking_heads_jax.cli_options import (
     DETECTORS,
-    RECIPES,
+    add_crop,
     add_limits,
     count,
     media_limits,
@@ -145,16 +145,7 @@ def _add_state(verb: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of --person: frame of the first clip, at 25 a second (0)",
     )
-    group.add_argument(
-        "--crop",
-        choices=("auto", "centre", "none"),
-        default="auto",
-        help="auto: about the face, where the picture has not the model's size; centre: the middle "
-        "square; none: the whole picture, which must be square",
-    )
-    group.add_argument(
-        "--recipe", choices=RECIPES, default="prepare", help="how the crop lies about the face"
-    )
+    add_crop(group)
     group.add_argument(
         "--source-box",
         type=float,

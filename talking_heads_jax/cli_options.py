@@ -66,6 +66,24 @@ def _number(text: str, kind: type[N], fits: Callable[[N], bool], what: str) -> N
     return number
 
 
+def add_crop(group: argparse._ArgumentGroup) -> None:
+    """Adds what decides the model's squares of raw pictures: `--crop` and `--recipe`.
+
+    Args:
+      group: of a verb's options.
+    """
+    group.add_argument(
+        "--crop",
+        choices=("auto", "centre", "none"),
+        default="auto",
+        help="auto: about the face, where the picture has not the model's size; centre: the middle "
+        "square; none: the whole picture, which must be square",
+    )
+    group.add_argument(
+        "--recipe", choices=RECIPES, default="prepare", help="how crops lie about the face"
+    )
+
+
 def add_limits(verb: argparse.ArgumentParser, *frames_flags: str) -> None:
     """Adds the options that `media_limits` reads.
 

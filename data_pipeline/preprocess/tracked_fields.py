@@ -169,11 +169,7 @@ class FieldMaker:
             rows = np.arange(start, min(start + _FRAMES_AT_ONCE, len(self._track)))
             self._chunk = fit_vertices_px(self._model, fit_of(rows_of(self._track, rows)))
             self._chunk_start = start
-        alignment, vertices = self._alignments[place], self._chunk[place - self._chunk_start]
-        scale = np.sqrt(alignment.matrix[0, 0] * alignment.matrix[1, 1])
-        return np.concatenate(
-            [alignment.to_crop(vertices[:, :2]), vertices[:, 2:] * scale], axis=-1
-        ).astype(np.float32)
+        return self._alignments[place].mesh_to_crop(self._chunk[place - self._chunk_start])
 
 
 def crop_cameras(model: Any, track: ClipTrack, alignments: Sequence[Alignment]) -> np.ndarray:

@@ -131,15 +131,8 @@ def crop_meshes(vertices: np.ndarray, alignments: Sequence[Alignment]) -> np.nda
     Returns:
       (t v 3) float32; z in the crop's mean scale.
     """
-    crops = np.empty(vertices.shape, np.float32)
-    for row, (mesh, alignment) in enumerate(zip(vertices, alignments, strict=True)):
-        crops[row, :, :2] = alignment.to_crop(mesh[:, :2])
-        crops[row, :, 2] = mesh[:, 2] * _mean_scale(alignment)
-    return crops
-
-
-def _mean_scale(alignment: Alignment) -> float:
-    return float(np.sqrt(alignment.matrix[0, 0] * alignment.matrix[1, 1]))
+    pairs = zip(vertices, alignments, strict=True)
+    return np.stack([alignment.mesh_to_crop(mesh) for mesh, alignment in pairs])
 
 
 def _median_head(
@@ -153,7 +146,7 @@ def _median_head(
         eyes = [names.index(name) for name in _EYES]
         places = np.stack([joints[:, names.index(_NECK), 0], joints[:, eyes, 1].mean(1)], axis=-1)
     alignments = [framing.alignment(row) for row in range(len(track))]
-    scales = track.scale_px * [_mean_scale(alignment) for alignment in alignments]
+    scales = track.scale_px * [alignment.mean_scale for alignment in alignments]
     pairs = zip(alignments, places, strict=True)
     placed = np.array([alignment.to_crop(place) for alignment, place in pairs])
     return float(np.nanmedian(scales)), np.nanmedian(placed, axis=0)

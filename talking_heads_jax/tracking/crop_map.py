@@ -78,6 +78,24 @@ class Alignment:
         return np.array([[1 / scale[0], 0, -shift[0] / scale[0]],
                          [0, 1 / scale[1], -shift[1] / scale[1]]])  # fmt: skip
 
+    @property
+    def mean_scale(self) -> float:
+        """Crop pixels per pixel of the frame: the geometric mean of x and y."""
+        return float(np.sqrt(self.matrix[0, 0] * self.matrix[1, 1]))
+
+    def mesh_to_crop(self, vertices: np.ndarray) -> np.ndarray:
+        """A mesh in the crop's pixels, as records hold it.
+
+        Args:
+          vertices: (v 3) x, y, z in pixels of the frame.
+
+        Returns:
+          (v 3) float32; z in the crop's mean scale.
+        """
+        places = self.to_crop(vertices[:, :2])
+        depth = vertices[:, 2:] * self.mean_scale
+        return np.concatenate([places, depth], axis=-1).astype(np.float32)
+
     def to_crop(self, points_px: np.ndarray) -> np.ndarray:
         """Points (... 2) of the original frame in crop pixels, float64.
 
