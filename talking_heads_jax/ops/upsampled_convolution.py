@@ -19,7 +19,7 @@ IMPLEMENTATIONS = ("plain", "collapsed")
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def _convolve(x: Array, kernel: Array, padding: str | list[tuple[int, int]]) -> Array:
+def _convolve(x: Array, kernel: Array, padding: str) -> Array:
     return lax.conv_general_dilated(
         x, kernel.astype(x.dtype), (1, 1), padding, dimension_numbers=_DIMENSIONS
     )
@@ -48,7 +48,10 @@ def _collapsed(x: Array, kernel: Array, bias: Array | None, factor: int) -> Arra
         """One convolution for all phases: (b, h', w', phase.., o)."""
         kh, kw, c = taps.shape[:3]
         flat = jnp.moveaxis(taps, 3, -1).reshape(kh, kw, c, -1)
-        y = _convolve(x, flat, [(row_pad, row_pad), (column_pad, column_pad)])
+        # Padded beforehand: the kernel's gradient is a convolution with the output's gradient, which
+        # is larger than `x`. XLA would exchange the two, and has no fast path for that on CPUs.
+        margins = ((0, 0), (row_pad, row_pad), (column_pad, column_pad), (0, 0))
+        y = _convolve(jnp.pad(x, margins), flat, "VALID")
         y = y.reshape(*y.shape[:3], *taps.shape[4:], out)
         return y if bias is None else y + bias.astype(y.dtype)
 
