@@ -123,22 +123,24 @@ def config(data, model, rules):
     config.mesh.data, config.mesh.model, config.mesh.rules = data, model, rules
     return config
 
+first = config(1, 1, ())
+model = build.build_model(first)
+stage = build.build_stage(first, model, num_samples=100)
+start = jax.device_get(model.init(jax.random.key(0), stage_networks(model, stage)))
+helpers = jax.device_get(build.build_helpers(first, stage.phases)[1])
+
 def train(config):
     mesh = build.build_mesh(config)
     program = build.build_program(config, mesh)
-    model = build.build_model(config)
-    stage = build.build_stage(config, model, num_samples=100)
-    state = create_state(model.init(jax.random.key(0), stage_networks(model, stage)),
-                         stage.optimizers, ema=stage.ema)
+    state = create_state(start, stage.optimizers, ema=stage.ema)
     state = put_state(state, jax.tree.map(lambda x: x.sharding, program.state))
     draw = np.random.default_rng(0)
     batch = jax.tree.map(lambda x: draw.random(x.shape, np.float32), program.batch)
-    helpers = build.build_helpers(config, stage.phases)[1]
     state, metrics = program.step(state, shard_batch(batch, mesh), helpers, run_key(0))
     kernel = state.networks["generator"].params["decoder"]["blocks_0"]["conv_0"]["kernel"]
     return state, jax.device_get(metrics), kernel.addressable_shards[0].data.shape[-1]
 
-alone = train(config(1, 1, ()))
+alone = train(first)
 assert alone[1]["nonfinite/any"] == 0
 for data, model, rules in ((8, 1, ()), (4, 2, ((".*/kernel", ("...", "model")),))):
     state, metrics, width = train(config(data, model, rules))
