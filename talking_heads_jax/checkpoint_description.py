@@ -19,7 +19,11 @@ def current_revision() -> str:
     fallback = f"talking_heads_jax {talking_heads_jax.__version__}"
     git = Path(talking_heads_jax.__file__).resolve().parent.parent / ".git"
     try:
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        own = git  # of a linked working tree: HEAD there, branches in the repository
+        if git.is_file():
+            own = git.parent / git.read_text(encoding="utf-8").strip().removeprefix("gitdir: ")
+            git = own / (own / "commondir").read_text(encoding="utf-8").strip()
+        head = (own / "HEAD").read_text(encoding="utf-8").strip()
         if not head.startswith("ref: "):
             return head or fallback
         reference = head.removeprefix("ref: ")

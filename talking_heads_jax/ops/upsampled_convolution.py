@@ -48,8 +48,8 @@ def _collapsed(x: Array, kernel: Array, bias: Array | None, factor: int) -> Arra
         """One convolution for all phases: (b, h', w', phase.., o)."""
         kh, kw, c = taps.shape[:3]
         flat = jnp.moveaxis(taps, 3, -1).reshape(kh, kw, c, -1)
-        # Padded beforehand: the kernel's gradient is a convolution with the output's gradient, which
-        # is larger than `x`. XLA would exchange the two, and has no fast path for that on CPUs.
+        # Padded beforehand: else the kernel's gradient is a convolution of `x` with something
+        # larger; XLA exchanges the two, and has no fast path for what results on CPUs.
         margins = ((0, 0), (row_pad, row_pad), (column_pad, column_pad), (0, 0))
         y = _convolve(jnp.pad(x, margins), flat, "VALID")
         y = y.reshape(*y.shape[:3], *taps.shape[4:], out)

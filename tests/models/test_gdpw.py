@@ -10,7 +10,7 @@ import pytest
 from talking_heads_jax.batch import FaceInputs, FramePair
 from talking_heads_jax.errors import ArgumentError, ConfigError
 from talking_heads_jax.models.base import count_parameters
-from talking_heads_jax.models.gdpw.decoder import resize_flow
+from talking_heads_jax.models.gdpw.decoder import ProgressiveDecoder, resize_flow
 from talking_heads_jax.models.gdpw.guidance import GuidanceMaps, MeshPair
 from talking_heads_jax.models.gdpw.model import ProgressiveWarping
 from talking_heads_jax.models.gdpw.spade_residual import GuidedNorm
@@ -241,9 +241,41 @@ def test_single_scale_warps_every_level_by_one_flow(mesh, faces_of_two):
         warp_by_flow(jnp.asarray(faces_of_two[0].image), flow, align_corners=False),
         atol=1e-5,
     )
-    shrunk = resize_flow(flow, SIZE // 4)
-    blocks = np.asarray(flow).reshape(2, SIZE // 4, 4, SIZE // 4, 4, 2)
-    np.testing.assert_allclose(shrunk, blocks.mean(axis=(2, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("side", [4, 8, 32])
+def test_resize_flow_points_to_the_same_places(side, align_corners):
+    """A picture that grows along both axes, moved by the same part of the image at every size."""
+
+    def ramp(n):
+        return np.indices((n, n), np.float32).transpose(1, 2, 0)[None] / n + 0.5 / n
+
+    moved = resize_flow(
+        _flow_of((2 / 16, 1 / 16), 16, align_corners), side, align_corners=align_corners
+    )
+    seen = warp_by_flow(jnp.asarray(ramp(side)), moved, align_corners=align_corners)
+    inner = slice(0, side - side // 8 - 1)  # what comes from outside the picture is zero
+    expected = ramp(side) + np.asarray([1 / 16, 2 / 16], np.float32)
+    # float32 positions of up to 32 pixels, in pictures of size one.
+    np.testing.assert_allclose(seen[:, inner, inner], expected[:, inner, inner], atol=1e-5)
+
+
+def _flow_of(displacement, side, align_corners):
+    """The flow that reads, at every pixel, what lies so far away, as a part of the image."""
+    wanted = np.indices((side, side))[::-1].transpose(1, 2, 0) + np.asarray(displacement) * side
+    grid = 2 * np.indices((side, side))[::-1].transpose(1, 2, 0) / (side - 1) - 1
+    places = 2 * wanted / (side - 1) - 1 if align_corners else (2 * wanted + 1) / side - 1
+    return jnp.asarray((places - grid)[None], jnp.float32)
+
+
+def test_mesh_flow_moves_the_bottleneck_by_its_displacement():
+    """A field of a quarter of the image, on a bottleneck of four pixels: one pixel."""
+    decoder = ProgressiveDecoder((4, 4, 4), 2, align_corners=True)
+    x = jax.random.uniform(jax.random.key(0), (1, 4, 4, 3))
+    pair = decoder.apply({}, x, jnp.full((1, 4, 4, 2), 0.5), method="_beside_itself")
+    np.testing.assert_allclose(pair[..., :3], x, atol=0)
+    np.testing.assert_allclose(pair[0, :3, :3, 3:], x[0, 1:, 1:], atol=1e-6)
 
 
 def test_mesh_flow_moves_the_bottleneck_of_geometry_only(mesh):

@@ -19,6 +19,7 @@ from talking_heads_jax.models.gdpw.warping_module import (
     ProgressiveWarpingModule,
     warp_by_flow,
 )
+from talking_heads_jax.ops.coordinates import corner_grid, ndc_to_px, px_to_ndc
 from talking_heads_jax.ops.resize import average_pool, resize_bilinear
 from talking_heads_jax.typing import Array, Float
 
@@ -44,7 +45,8 @@ class DisplacementNetwork(nn.Module):
     """One flow from guidance and *unwarped* source features: the control of progressive warping.
 
     The decoder's guided blocks from the coarsest level to `flow_stride`, but every level is given
-    the source's features where they are in the source.
+    the source's features where they are in the source. The bottleneck comes beside its copy warped
+    by the drawn displacement, if there is one, as in progressive warping.
 
     Attributes:
       features: channels per level, finest first.
@@ -208,16 +210,15 @@ class ProgressiveDecoder(nn.Module):
             start = self._beside_itself(x, mesh_flow)
             flow = self.displacement(start, source.shortcuts, guidance, train=train)
             finest = flow.shape[1] * self.flow_stride // 2
-            flows.append(resize_flow(flow, finest))
-            mesh_flow = resize_flow(flow, x.shape[1])
-            x = jnp.concatenate([x, self._warped(x, mesh_flow)], axis=-1)
+            flows.append(self._resized(flow, finest))
+            x = jnp.concatenate([x, self._warped(x, self._resized(flow, x.shape[1]))], axis=-1)
         else:
             x = self._beside_itself(x, mesh_flow)
         while stride > 1:
             x, next_flow = getattr(self, f"level_{stride}")(x, guidance[stride], train=train)
             stride //= 2
             if next_flow is None:
-                next_flow = resize_flow(flow, x.shape[1])
+                next_flow = self._resized(flow, x.shape[1])
             else:
                 if self.flow_correction:
                     next_flow = next_flow + self._as_flow(mesh_flows[stride])
@@ -232,7 +233,7 @@ class ProgressiveDecoder(nn.Module):
 
     def _beside_itself(self, x: Array, mesh_flow: Array) -> Array:
         """The bottleneck and its warped (or plain) copy."""
-        copy = self._warped(x, mesh_flow) if self.bottleneck_warp else x
+        copy = self._warped(x, self._as_flow(mesh_flow)) if self.bottleneck_warp else x
         return jnp.concatenate([x, copy], axis=-1)
 
     def _as_flow(self, mesh_flow: Array) -> Array:
@@ -240,17 +241,37 @@ class ProgressiveDecoder(nn.Module):
         width = mesh_flow.shape[2]
         return mesh_flow * (width / (width - 1)) if self.align_corners else mesh_flow
 
+    def _resized(self, flow: Array, side: int) -> Array:
+        return resize_flow(flow, side, align_corners=self.align_corners)
+
     def _warped(self, x: Array, flow: Array) -> Array:
         return warp_by_flow(x, flow, align_corners=self.align_corners)
 
 
-def resize_flow(flow: Float[Array, "b h w 2"], side: int) -> Float[Array, "b h2 w2 2"]:
-    """A flow at another size: means over blocks to shrink, bilinear to grow; its unit stays.
+def resize_flow(
+    flow: Float[Array, "b h w 2"], side: int, *, align_corners: bool
+) -> Float[Array, "b h2 w2 2"]:
+    """A flow at another size that points to the same places of the source.
+
+    What is resized is the displacement of pixel centres, in images: means over blocks to shrink,
+    bilinear to grow. The flow's own unit, and what a flow of zero does, differ with the size (see
+    `warp_by_flow`).
 
     Args:
       flow: square, a power of two times or part of `side`.
       side: in pixels.
+      align_corners: see `warp_by_flow`.
     """
-    if side < flow.shape[1]:
-        return average_pool(flow, flow.shape[1] // side)
-    return resize_bilinear(flow, (side, side), align_corners=False)
+    old = flow.shape[1]
+    places = ndc_to_px(corner_grid(old, old) + flow, (old, old), align_corners=align_corners)
+    displacement = (places - _centers(old)) / old
+    if side < old:
+        displacement = average_pool(displacement, old // side)
+    else:
+        displacement = resize_bilinear(displacement, (side, side), align_corners=False)
+    places = displacement * side + _centers(side)
+    return px_to_ndc(places, (side, side), align_corners=align_corners) - corner_grid(side, side)
+
+
+def _centers(side: int) -> Float[Array, "h w 2"]:
+    return ndc_to_px(corner_grid(side, side), (side, side), align_corners=True)

@@ -180,7 +180,7 @@ class ProgressiveGenerator(nn.Module):
           driving_vertices: likewise.
 
         Raises:
-          ArgumentError: if they are not vertices of the mesh.
+          ArgumentError: if they are not vertices of the mesh, or the codes are of another mesh.
         """
         driven = self.draw_driving(source_vertices, driving_vertices)
         return driven._replace(source_codes=self.draw_source(source_vertices))
@@ -228,7 +228,18 @@ class ProgressiveGenerator(nn.Module):
     def _attributes(self) -> Array | None:
         if self.guidance == "nmfc":
             return jnp.asarray(self.mesh.coordinates)
-        return self.codes if self.code_features else None
+        if not self.code_features:
+            return None
+        if self.num_vertices != self.mesh.num_vertices:
+            raise ArgumentError(
+                requirement(
+                    "num_vertices",
+                    f"be {self.mesh.num_vertices}, as mesh '{self.mesh.name}'",
+                    self.num_vertices,
+                    "Codes serve the mesh they were learned on: name it as `morphable`.",
+                )
+            )
+        return self.codes
 
     def encode(
         self,
