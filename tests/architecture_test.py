@@ -118,6 +118,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "inference",
         "tracking",
         "media",
+        "serialization",
         "ops",
         "geometry",
         "morphable",

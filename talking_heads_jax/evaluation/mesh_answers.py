@@ -4,6 +4,7 @@ Their motion is the driving frame's mesh on the source's shape, which `MotionMes
 b batch, h w image, v vertices, f faces.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -22,7 +23,7 @@ from talking_heads_jax.evaluation.answers import (
     Task,
 )
 from talking_heads_jax.evaluation.clips import Clip, as_bytes, as_unit_float
-from talking_heads_jax.evaluation.pairs import Pair
+from talking_heads_jax.evaluation.pairs import Pair, PairList
 from talking_heads_jax.evaluation.truth import ExactTruth
 from talking_heads_jax.inference.shape_transfer import transfer_shape
 from talking_heads_jax.models.base import TalkingHead, Variables, check_inference_networks
@@ -305,6 +306,46 @@ class MotionMeshes:
         return np.stack([np.asarray(column[number], np.float32) for number in numbers])
 
 
+def without_faceless(
+    pair_list: PairList, clips: Mapping[str, Clip]
+) -> tuple[PairList, tuple[str, ...]]:
+    """The pairs whose clips both have a face mesh, and the clips of the others that have none.
+
+    Args:
+      pair_list: freshly drawn: a list that came from a file means exactly its pairs.
+      clips: name -> clip.
+
+    Raises:
+      DataError: no pair is left.
+    """
+    named = sorted({name for pair in pair_list.pairs for name in _clips_of(pair)})
+    lost = {name for name in named if not _has_mesh(clips[name])}
+    kept = tuple(pair for pair in pair_list.pairs if not lost.intersection(_clips_of(pair)))
+    if pair_list.pairs and not kept:
+        raise DataError(
+            requirement(
+                "the pairs",
+                "show two clips with a face mesh",
+                f"{len(lost)} of {len(named)} clips without, '{min(lost)}' among them",
+                "See what `talking-heads prepare` reported of these clips.",
+            )
+        )
+    return dataclasses.replace(pair_list, pairs=kept), tuple(sorted(lost))
+
+
+def _clips_of(pair: Pair) -> tuple[str, str]:
+    return pair.source_clip, pair.driving_clip
+
+
+def _has_mesh(clip: Clip) -> bool:
+    """Whether a face was found in a clip; one without any vertices is another mistake."""
+    if clip.vertices is None or not len(clip.vertices):
+        return True
+    if clip.morphable is not None and not str(clip.morphable[0]):
+        return False
+    return bool(np.isfinite(np.asarray(clip.vertices[0])).all())
+
+
 def _check_morphable(found: Mapping[str, str], wanted: str) -> None:
     """Raises unless all clips (name -> face model) are of one face model."""
     for clip, name in found.items():
@@ -318,7 +359,7 @@ def _check_morphable(found: Mapping[str, str], wanted: str) -> None:
                 "Prepare the clips again: talking-heads prepare ... --track --vertices --morphable"
                 f" {wanted or 'NAME'}."
                 if name
-                else "Leave the clip out.",
+                else "Draw the pairs again, without --pairs: such clips are then left out.",
             )
         )
 

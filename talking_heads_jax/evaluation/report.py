@@ -47,14 +47,18 @@ def perceptual_weights(config: Mapping[str, Any]) -> str:
     return section["weights"] if any(section["taps"]) else "none (pixel loss)"
 
 
-def interval_of(result: EvaluationResult, values: Sequence[float]) -> Interval:
+def interval_of(
+    result: EvaluationResult, values: Sequence[float], over: Sequence[float] | None = None
+) -> Interval:
     """The mean of a column with its interval over the identities of sources and driving clips.
 
     Args:
       result: whose pairs the values belong to.
       values: one per pair.
+      over: another column: the interval is that of the ratio of the two means.
     """
-    return bootstrap_interval(values, result.identity_ids, result.driving_identity_ids)
+    people = result.identity_ids, result.driving_identity_ids
+    return bootstrap_interval(values, *people, over=over)
 
 
 def best_trivial(result: EvaluationResult, recipe: Recipe) -> str:
@@ -105,12 +109,11 @@ def share_below(
       system: its row; None for the first.
 
     Returns:
-      Of the means; the interval is that of the difference over the other row's mean.
+      1 - the ratio of the two means over the pairs that have both.
     """
     own = np.asarray(result.values[system or result.systems[0]][recipe.name])
     other = np.asarray(result.values[row][recipe.name])
-    scale = interval_of(result, np.where(np.isfinite(own), other, np.nan)).mean
-    return Interval(*(value / scale for value in interval_of(result, other - own)))
+    return interval_of(result, other - own, over=other)
 
 
 def mean_over_frames(result: EvaluationResult, row: str, recipe: Recipe) -> float | None:
@@ -187,6 +190,7 @@ def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]
             {
                 "name": pair.name,
                 "frames": len(pair.driving_frames),
+                "identities": [source, driver],
                 **{
                     f"initial_frame/{row}": column[i]
                     for row, column in result.initial_frames.items()
@@ -197,7 +201,9 @@ def as_json(result: EvaluationResult, info: Mapping[str, Any]) -> dict[str, Any]
                     for row, columns in result.values.items()
                 },
             }
-            for i, pair in enumerate(result.pairs)
+            for i, (pair, source, driver) in enumerate(
+                zip(result.pairs, result.identity_ids, result.driving_identity_ids, strict=True)
+            )
         ],
     }
 

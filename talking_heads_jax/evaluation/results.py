@@ -18,6 +18,7 @@ from talking_heads_jax.errors import DataError, TalkingHeadsError, check_file, r
 from talking_heads_jax.evaluation.pair_files import pairs_digest, pairs_document, parse_pairs
 from talking_heads_jax.evaluation.pairs import Pair, PairList
 from talking_heads_jax.metrics.recipes import Recipe, select_recipes
+from talking_heads_jax.serialization.npz_file import read_npz
 
 PARTIAL_FILE, PICTURES_FILE = "partial.json", "pictures.npz"
 _FORMAT, _VERSION = "talking_heads_jax partial evaluation", 2
@@ -292,13 +293,13 @@ def merge_results(parts: Sequence[tuple[str, EvaluationResult]]) -> EvaluationRe
 
 def _read_pictures(path: Path, pair_list: PairList) -> list[GalleryRow]:
     rows: dict[int, GalleryRow] = {}
-    with np.load(path, allow_pickle=False) as pictures:
-        for key in sorted(pictures.files, key=lambda key: [int(x) for x in key.split("/")[:3]]):
-            position, frame, _, name = key.split("/", 3)
-            image = pictures[key]
-            if image.dtype != np.uint8 or image.ndim != 3:
-                raise ValueError(f"picture {key} is no image")
-            pair = pair_list.pairs[int(position)].name
-            row = rows.setdefault(int(position), GalleryRow(int(position), pair, int(frame), {}))
-            row.images[name] = image
+    pictures = read_npz(path, f"{path}")
+    for key in sorted(pictures, key=lambda key: [int(x) for x in key.split("/")[:3]]):
+        position, frame, _, name = key.split("/", 3)
+        image = pictures[key]
+        if image.dtype != np.uint8 or image.ndim != 3:
+            raise ValueError(f"picture {key} is no image")
+        pair = pair_list.pairs[int(position)].name
+        row = rows.setdefault(int(position), GalleryRow(int(position), pair, int(frame), {}))
+        row.images[name] = image
     return list(rows.values())

@@ -20,7 +20,12 @@ from talking_heads_jax.errors import (
 from talking_heads_jax.evaluation import report
 from talking_heads_jax.evaluation.answers import MODEL_ROW, Answer
 from talking_heads_jax.evaluation.clips import Clip
-from talking_heads_jax.evaluation.mesh_answers import checkpoint_answer, mesh_trivial_answers
+from talking_heads_jax.evaluation.mesh_answers import (
+    checkpoint_answer,
+    is_mesh_driven,
+    mesh_trivial_answers,
+    without_faceless,
+)
 from talking_heads_jax.evaluation.pair_files import read_pairs, write_pairs
 from talking_heads_jax.evaluation.pairs import PairList, build_pairs, check_pairs
 from talking_heads_jax.evaluation.predictions import FolderAnswer, PredictionWriter
@@ -150,6 +155,9 @@ def run_evaluation(
     )
     pair_list = plan.pair_list or build_pairs(plan.protocol, clips.values())
     check_pairs(pair_list.pairs, clips)
+    drawn, faceless = len(pair_list.pairs), ()
+    if loaded is not None and plan.pair_list is None and is_mesh_driven(loaded.model):
+        pair_list, faceless = without_faceless(pair_list, clips)
     truth = None
     if plan.protocol.exact_truth:
         if open_truth is None:
@@ -187,6 +195,12 @@ def run_evaluation(
         on_pair=on_pair,
     )
     info = _info(request, loaded, folders, plan)
+    if faceless:
+        some = ", ".join(faceless[:3]) + (" …" if len(faceless) > 3 else "")
+        info["left out"] = (
+            f"{drawn - len(pair_list.pairs)} of {drawn} pairs: no face was found in "
+            f"{len(faceless)} clips ({some})"
+        )
     if PROBE_ITSELF in result.references:
         info["probe"] = describe_probe(load_probe())
     if request.shard is not None:

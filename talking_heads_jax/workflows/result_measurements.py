@@ -46,13 +46,13 @@ def measure_training(row: TrainingRow, run: Path, data: Path, output: Path) -> d
         "overrides": dict(row.overrides),
         "training": _training_facts(run, loaded),
         "protocols": {
-            name: _evaluate(name, run, data, seen_by_probe=not row.asset) for name in row.protocols
+            name: _evaluate(name, run, data, seen_by_probe=not row.heads) for name in row.protocols
         },
     }
     if row.pose_error:
         report["pose_editor_deg"] = pose_editor_error(loaded.model, loaded.variables, data)
     gallery = run / "evaluation" / row.protocols[0] / "gallery.png"
-    if gallery.is_file() and not row.asset:  # whose face model it is decides on its pictures
+    if gallery.is_file() and not row.heads:  # whose face model it is decides on its pictures
         copy_enlarged(gallery, output / f"{row.name}.png", size=loaded.model.resolution)
     if row.headline:
         _keep_checkpoint(loaded, output / row.name)
@@ -152,6 +152,9 @@ def _evaluate(protocol: str, run: Path, data: Path, *, seen_by_probe: bool) -> d
     report = {name: metrics[name] for name in kept}
     report["share_below"] = metrics["share_below"].get("model", {})
     report["gain_over_best_trivial"] = metrics["gain_over_best_trivial"].get("model", {})
+    report["pairs"] = [
+        {key: pair[key] for key in ("name", "identities", "model")} for pair in metrics["pairs"]
+    ]
     return report
 
 

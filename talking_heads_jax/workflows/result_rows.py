@@ -76,6 +76,9 @@ class TrainingRow:
       headline: keep the checkpoint, reduced, and the pictures in results/.
       pose_error: measure the pose editor too.
       asset: name of a registered file that it and its data need; without it the row is left out.
+      heads: whose heads its data shows; '' for the built-in one: the probe knows no other, and of no
+        other pictures are kept.
+      versus: name of the row it is compared with, pair by pair; '' for none.
       needs: names of rows, the probe's for its columns.
       minutes: it may take on two cores.
     """
@@ -91,6 +94,8 @@ class TrainingRow:
     headline: bool = False
     pose_error: bool = False
     asset: str = ""
+    heads: str = ""
+    versus: str = ""
     needs: tuple[str, ...] = ("probe",)
     minutes: float = MINUTES
 
@@ -153,6 +158,7 @@ def _headlines() -> tuple[TrainingRow, ...]:
                 config="fnevr/synthetic_64.py",
                 headline=not seed,
                 pose_error=True,
+                versus=f"fomm-64{suffix}",
                 **shared,
             ),
             TrainingRow(
@@ -163,7 +169,6 @@ def _headlines() -> tuple[TrainingRow, ...]:
                 **shared,
             ),
         ]
-    # Last: their reports have the bare mesh warp among the trivial answers.
     rows += [
         TrainingRow(
             name=f"gdpw-64-seed{seed}" if seed else "gdpw-64",
@@ -197,6 +202,7 @@ def _guidances() -> tuple[TrainingRow, ...]:
             label,
             config="gdpw/synthetic_32.py" + (f":{variant}" if variant else ""),
             data="data-32",
+            versus="gdpw-both-32" if name != "both" else "",
             **shared,
         )
         for name, label, variant in rows
@@ -209,6 +215,7 @@ def _guidances() -> tuple[TrainingRow, ...]:
             config="gdpw/synthetic_32.py:ict",
             data="data-ict-32",
             asset="ict",
+            heads="ICT",
             **shared,
         ),
     )
@@ -224,7 +231,15 @@ def _ablations() -> tuple[TrainingRow, ...]:
         ("fnevr-32", "full", "fnevr/synthetic_32.py"),
     )
     return tuple(
-        TrainingRow(name, label, "fnevr-table-4", config, "data-32") for name, label, config in rows
+        TrainingRow(
+            name,
+            label,
+            "fnevr-table-4",
+            config,
+            "data-32",
+            versus="fnevr-32" if name != "fnevr-32" else "",
+        )
+        for name, label, config in rows
     )
 
 

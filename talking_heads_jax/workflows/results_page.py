@@ -29,7 +29,7 @@ _SAME, _CROSS = "synthetic_same", "synthetic_cross"
 
 
 class Column(NamedTuple):
-    """One column of a table.
+    """One column of a table of rows.
 
     Attributes:
       title: above it.
@@ -83,6 +83,33 @@ COLUMNS = (
     Column("probe expression ↓", _mean("probe_expression", digits=3)),
     Column("probe identity ↑", _mean("probe_identity", digits=3)),
     Column("shape kept ↑", _mean_with_interval("shape_kept", digits=2)),
+)
+
+
+class Difference(NamedTuple):
+    """One column of a table of differences.
+
+    Attributes:
+      title: above it.
+      recipe: what is compared, pair by pair.
+      digits: behind the point.
+    """
+
+    title: str
+    recipe: str
+    digits: int
+
+
+DIFFERENCES = (
+    Difference("face L1 ↓", "l1/masked-face", 4),
+    Difference("mouth L1 ↓", "l1/masked-mouth", 4),
+    Difference("eyes L1 ↓", "l1/masked-eyes", 4),
+    Difference("SSIM face ↑", "ssim/masked-face", 3),
+    Difference("probe landmarks, px ↓", "probe_landmarks_px", 2),
+    Difference("probe angles, ° ↓", "probe_angles_deg", 2),
+    Difference("probe expression ↓", "probe_expression", 3),
+    Difference("probe identity ↑", "probe_identity", 3),
+    Difference("shape kept ↑", "shape_kept", 2),
 )
 
 
@@ -145,7 +172,7 @@ def _result_tables(
     for protocol in protocols:
         lines += ["", f"{TABLES[table]}, {titles[protocol]}:", ""]
         lines += _header([column.title for column in COLUMNS])
-        trivial = {}  # of each data set: heads of another face model are other pictures
+        answers: dict[str, dict[str, Any]] = {}  # of each kind of heads: they are other pictures
         for member in members:
             report = reports[member.name]
             if report is None:
@@ -153,26 +180,99 @@ def _result_tables(
                 continue
             shown = report["protocols"][protocol]
             lines.append(_line(member.label, [_cell(column.read, shown) for column in COLUMNS]))
-            trivial[member.asset] = shown
+            found = answers.setdefault(member.heads, {"rows": {}, "references": {}})
+            for kind, rows_of_kind in found.items():
+                rows_of_kind.update(shown[kind])
         for absent in ABSENT_ROWS:
             if absent.table == table:
                 lines.append(_line(absent.label, [absent.reason] + [""] * (len(COLUMNS) - 1)))
-        for asset, shown in trivial.items():
-            lines += _reference_lines(shown, asset)
+        for heads, found in answers.items():
+            lines += _reference_lines(found, heads)
+        lines += _gain_lines(protocol, members, reports)
+        lines += _difference_lines(protocol, members, reports)
     return lines[1:]
 
 
-def _reference_lines(report: dict[str, Any], asset: str) -> list[str]:
-    """The trivial answers, and the probe's own error; `asset` names heads that are not built in."""
-    lines, heads = [], f", {asset.upper()} heads" if asset else ""
+def _gain_lines(
+    protocol: str,
+    members: Sequence[TrainingRow],
+    reports: dict[str, dict[str, Any] | None],
+) -> list[str]:
+    """How much better than the best trivial answer of each column the rows are."""
+    lines = []
+    for member in members:
+        report = reports[member.name]
+        if report is not None:
+            gains = report["protocols"][protocol]["gain_over_best_trivial"]
+            cells = [
+                _decided(gains[column.recipe], column.digits) if column.recipe in gains else "–"
+                for column in DIFFERENCES
+            ]
+            lines.append(_line(member.label, cells))
+    if not lines:
+        return []
+    title = "Better than the best trivial answer by, pair by pair; **bold** where zero is left out:"
+    titles = [column.title.rstrip("↓↑ ") for column in DIFFERENCES]
+    return ["", title, "", *_header(titles), *lines]
+
+
+def _difference_lines(
+    protocol: str,
+    members: Sequence[TrainingRow],
+    reports: dict[str, dict[str, Any] | None],
+) -> list[str]:
+    """How much rows differ from the rows they are compared with."""
+    labels = {member.name: member.label for member in members}
+    lines: list[str] = []
+    for member in members:
+        both = [reports.get(name) for name in (member.name, member.versus)]
+        if not member.versus or None in both:
+            continue
+        own, other = (report["protocols"][protocol] for report in both if report)
+        name = f"{member.label} − {labels[member.versus]}"
+        lines.append(_line(name, [_difference(own, other, column) for column in DIFFERENCES]))
+    if not lines:
+        return []
+    title = "Differences, pair by pair; **bold** where zero is left out:"
+    return ["", title, "", *_header([column.title for column in DIFFERENCES]), *lines]
+
+
+def _difference(own: dict[str, Any], other: dict[str, Any], column: Difference) -> str:
+    """The mean of the differences with its interval; '–' where one lacks the recipe."""
+    from talking_heads_jax.evaluation.intervals import bootstrap_interval  # heavy: a table is not
+
+    values = {pair["name"]: pair["model"].get(column.recipe) for pair in other["pairs"]}
+    both = [
+        (pair["identities"], pair["model"].get(column.recipe), values.get(pair["name"]))
+        for pair in own["pairs"]
+    ]
+    both = [(people, a, b) for people, a, b in both if a is not None and b is not None]
+    if not both:
+        return "–"
+    sources, driving = zip(*(people for people, _, _ in both), strict=True)
+    interval = bootstrap_interval([a - b for _, a, b in both], sources, driving)
+    return _decided(interval._asdict(), column.digits)
+
+
+def _decided(values: dict[str, float | None], digits: int) -> str:
+    """An interval, bold where it leaves out zero."""
+    text, low, high = _interval(values, 1.0, digits), values["low"], values["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return text
+    return f"**{text}**"
+
+
+def _reference_lines(found: dict[str, Any], heads: str) -> list[str]:
+    """The trivial answers, and the probe's own error; `heads` names heads that are not built in."""
+    lines, heads = [], f", {heads} heads" if heads else ""
     recipes = {column.title: column.read for column in COLUMNS}
-    for row in report["rows"]:
+    for row, columns in found["rows"].items():
         if row == "model":
             continue
-        moved = {"rows": {"model": report["rows"][row]}, "share_below": {}}
+        moved = {"rows": {"model": columns}, "share_below": {}}
         cells = [_cell(read, moved) for read in recipes.values()]
         lines.append(_line(f"*{row.replace('_', ' ')}*{heads}", cells))
-    for row, values in report["references"].items():
+    for row, values in found["references"].items():
         moved = {"rows": {"model": {name: {"mean": value} for name, value in values.items()}}}
         cells = [_cell(read, {**moved, "share_below": {}}) for read in recipes.values()]
         lines.append(_line(f"*{row.replace('_', ' ')}*{heads}", cells))
@@ -222,7 +322,10 @@ def _rows_table(rows: Sequence[Row], reports: dict[str, dict[str, Any] | None]) 
             continue
         training = report.get("training", {})
         count = sum(training.get("parameters", {}).values())
-        where = f"{report['machine']}, {report['date']}, {report['revision'][:9]}"
+        revision = report["revision"]
+        if re.fullmatch("[0-9a-f]{40}", revision):
+            revision = revision[:9]
+        where = f"{report['machine']}, {report['date']}, {revision}"
         cells = [what, _number(report["seconds"] / 60, 1), str(training.get("steps", ""))]
         cells += [f"{count / 1e6:.2f} M" if count else "", where]
         lines.append(_line(f"`{row.name}`", cells))

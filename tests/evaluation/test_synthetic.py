@@ -18,7 +18,7 @@ from talking_heads_jax.build import build_model, config_values, open_clips, open
 from talking_heads_jax.checkpoints import save_model
 from talking_heads_jax.errors import DataError
 from talking_heads_jax.evaluation.answers import Answer, DrivingBatch, Predict, Task
-from talking_heads_jax.evaluation.mesh_answers import MotionMeshes
+from talking_heads_jax.evaluation.mesh_answers import MotionMeshes, without_faceless
 from talking_heads_jax.evaluation.pairs import build_pairs
 from talking_heads_jax.evaluation.runner import evaluate_pairs
 from talking_heads_jax.media.image import write_image
@@ -137,6 +137,24 @@ def test_records_that_cannot_lend_their_motion_are_named(clips: dict) -> None:
     wrong = opened(shape_coeffs=clips[pairs[0].source_clip].shape_coeffs)
     with pytest.raises(DataError, match=rf"{pairs[0].name}.* be those of the coefficients"):
         wrong.driving(pairs[0], [1], 1)
+
+
+def test_without_faceless_leaves_out_pairs_without_a_mesh(clips: dict) -> None:
+    drawn = build_pairs(protocol("synthetic_cross"), clips.values())
+    assert without_faceless(drawn, clips) == (drawn, ())
+    one = drawn.pairs[0].source_clip
+    for changed in (
+        {"morphable": [""] * FRAMES},
+        {"morphable": None, "vertices": [np.full((4, 3), np.nan)] * FRAMES},
+    ):
+        found, lost = without_faceless(drawn, {**clips, one: clips[one]._replace(**changed)})
+        assert lost == (one,)
+        # In a ring of people everybody is once the source and once the driver.
+        assert len(found.pairs) == len(drawn.pairs) - 2
+        assert not any(one in (pair.source_clip, pair.driving_clip) for pair in found.pairs)
+    nobody = {name: clip._replace(morphable=[""] * FRAMES) for name, clip in clips.items()}
+    with pytest.raises(DataError, match="show two clips with a face mesh"):
+        without_faceless(drawn, nobody)
 
 
 def test_mesh_driven_systems_cross_identities_without_exact_truth(data: Path, clips: dict) -> None:

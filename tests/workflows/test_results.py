@@ -8,6 +8,7 @@ import pytest
 from configs.common import check_config
 from configs.eval import load_protocol
 from talking_heads_jax.errors import ArgumentError
+from talking_heads_jax.evaluation.mesh_answers import MESH_WARP
 from talking_heads_jax.workflows import results, results_page
 from talking_heads_jax.workflows.result_measurements import row_metrics
 from talking_heads_jax.workflows.result_pictures import enlarged, worst_pairs
@@ -15,7 +16,7 @@ from talking_heads_jax.workflows.result_rows import ROWS, TABLES, DataRow, Train
 from talking_heads_jax.workflows.results import Places, in_order, main, run_rows, training_config
 
 _PAGE = "".join(
-    f"words\n<!-- results:{name} -->\nold\n<!-- end:{name} -->\n"
+    f"words\n<!-- results:{name} -->\nformer\n<!-- end:{name} -->\n"
     for name in (*TABLES, "pose-editor", "pictures", "rows")
 )
 
@@ -26,19 +27,34 @@ def places(tmp_path):
     return Places(tmp_path / "work", tmp_path / "results", tmp_path / "page.md")
 
 
-def _protocol(scale: float) -> dict:
-    """Numbers of one protocol as evaluation writes them."""
+def _protocol(scale: float, *, mesh_driven: bool = False, error: float = 0.0) -> dict:
+    """Numbers of one protocol as evaluation writes them; `error` is added to the model's face L1."""
     value = {"mean": 0.25 * scale, "low": 0.2 * scale, "high": 0.3 * scale}
     recipes = ("l1/masked-face", "l1/masked-mouth", "l1/masked-eyes", "retrieval_mouth")
     numbers = dict.fromkeys(recipes, value)
+    shape = {"mean": 0.7, "low": 0.6, "high": 0.8}
+    warps = {MESH_WARP: numbers} if mesh_driven else {}
     return {
-        "rows": {"model": numbers, "copy_source": numbers},
+        "rows": {"model": {**numbers, "shape_kept": shape}, "copy_source": numbers, **warps},
         "share_below": {
             "copy_source": numbers,
+            **{row: {"l1/masked-face": {"mean": 0.4, "low": 0.3, "high": 0.5}} for row in warps},
             "blur_source_1px": {recipe: {**value, "mean": 0.9} for recipe in recipes},
             "blur_source_2px": numbers,
         },
         "references": {"the probe itself": {"probe_angles_deg": 2.5}},
+        "gain_over_best_trivial": {
+            "l1/masked-face": {"trivial": "copy_source", "mean": 0.01, "low": 0.002, "high": 0.02},
+            "l1/masked-mouth": {"trivial": "copy_source", "mean": 0.01, "low": -0.1, "high": 0.2},
+        },
+        "pairs": [
+            {
+                "name": f"{i}",
+                "identities": [f"p{i}", f"p{i}"],
+                "model": {"l1/masked-face": 0.1 * i + error, "l1/masked-mouth": 0.1 * i * error},
+            }
+            for i in (-1, 0, 1)
+        ],
     }
 
 
@@ -153,7 +169,7 @@ def test_the_page_shows_finished_rows_and_keeps_the_words(places):
     (places.output / "fnevr-64.png").write_bytes(b"")
     results_page.write_results_page(places.page, places.output)
     page = places.page.read_text()
-    assert page.count("words") == _PAGE.count("words") and "old" not in page
+    assert page.count("words") == _PAGE.count("words") and "former" not in page
     same, cross = (
         next(line for line in part.splitlines() if line.startswith("| FNeVR, seed 0 "))
         for part in page.split("across identities")[:2]
@@ -186,6 +202,49 @@ def test_trivial_answers_stand_beside_rows_of_their_own_heads(places):
     page = places.page.read_text()
     assert page.count("| *copy source* | 0.2500 |") == 2
     assert page.count("| *copy source*, ICT heads | 0.5000 |") == 2
+
+
+def test_the_page_shows_what_mesh_driven_rows_are_judged_by(places):
+    _write_reports(places, {"gdpw-64": _protocol(1, mesh_driven=True), "fnevr-64": _protocol(1)})
+    page = places.page.read_text()
+    titles = next(line for line in page.splitlines() if "below mesh warp" in line).split(" | ")
+    mesh, shape = titles.index("below mesh warp, %"), titles.index("shape kept ↑ |")
+    for name, expected in (("GDPW", "40.0 [30.0, 50.0]"), ("FNeVR", "–")):
+        cells = next(line for line in page.splitlines() if f"| {name}, seed 0" in line).split(" | ")
+        assert cells[mesh] == expected and cells[shape] == "0.70 [0.60, 0.80] |"
+    # Whichever row comes last, the warp stays among the trivial answers.
+    assert page.count("| *warp source by mesh* | 0.2500 |") == 2
+    gains = [line for line in page.splitlines() if "**0.0100 [0.0020, 0.0200]**" in line]
+    assert len(gains) == 4 and all("| 0.0100 [-0.1000, 0.2000] |" in line for line in gains)
+
+
+def test_the_page_compares_rows_pair_by_pair(places):
+    """The same people, each a little worse: far less than people differ, and yet certain."""
+    _write_reports(places, {"gdpw-both-32": _protocol(1), "gdpw-nmfc-32": _protocol(1, error=0.02)})
+    page = places.page.read_text()
+    (line, *others) = (
+        line for line in page.splitlines() if "NMFC − geom. disp. + neural codes" in line
+    )
+    cells = line.split(" | ")
+    assert cells[1] == "**0.0200 [0.0200, 0.0200]**"
+    assert cells[2].startswith("0.0000 [-0.00") and cells[4] == "–"
+    assert len(others) == 1  # the other protocol
+
+
+def _write_reports(places, protocols):
+    places.output.mkdir()
+    described = {"seconds": 1.0, "machine": "m", "date": "d", "revision": "talking_heads_jax 0"}
+    for name, numbers in protocols.items():
+        both = dict.fromkeys(("synthetic_same", "synthetic_cross"), numbers)
+        report = {"protocols": both, **described}
+        if name == "fnevr-64":
+            report["pose_editor_deg"] = {
+                key: {"mean": 1.5, "low": None, "high": None, "yaw": 1.0, "pitch": 2.0, "roll": 1.5}
+                for key in ("edited", "source", "probe")
+            }
+        places.report(name).write_text(json.dumps(report))
+    results_page.write_results_page(places.page, places.output)
+    assert "m, d, talking_heads_jax 0 |" in places.page.read_text()
 
 
 def test_heads_that_the_probe_does_not_know_are_scored_without_it():
