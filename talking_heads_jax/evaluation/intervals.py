@@ -34,7 +34,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = _SEED,
 ) -> Interval:
-    """Percentile bootstrap of a mean, or of a ratio of means; whole groups are drawn, with replacement.
+    """Percentile bootstrap of a mean, or of a ratio of means; whole groups are drawn.
 
     Args:
       values: one per pair; NaN ones (no frame had a value) are left out.

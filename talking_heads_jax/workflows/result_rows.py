@@ -76,8 +76,8 @@ class TrainingRow:
       headline: keep the checkpoint, reduced, and the pictures in results/.
       pose_error: measure the pose editor too.
       asset: name of a registered file that it and its data need; without it the row is left out.
-      heads: whose heads its data shows; '' for the built-in one: the probe knows no other, and of no
-        other pictures are kept.
+      heads: whose heads its data shows; '' for the built-in one: the probe knows no other, and no
+        other's pictures are kept.
       versus: name of the row it is compared with, pair by pair; '' for none.
       needs: names of rows, the probe's for its columns.
       minutes: it may take on two cores.

@@ -28,7 +28,7 @@ def places(tmp_path):
 
 
 def _protocol(scale: float, *, mesh_driven: bool = False, error: float = 0.0) -> dict:
-    """Numbers of one protocol as evaluation writes them; `error` is added to the model's face L1."""
+    """Numbers of one protocol as evaluation writes them; `error` is added to the face L1."""
     value = {"mean": 0.25 * scale, "low": 0.2 * scale, "high": 0.3 * scale}
     recipes = ("l1/masked-face", "l1/masked-mouth", "l1/masked-eyes", "retrieval_mouth")
     numbers = dict.fromkeys(recipes, value)
