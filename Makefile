@@ -2,7 +2,8 @@
 #
 #   make demo      train a small FNeVR from nothing and open demo/index.html (under 10 minutes)
 #   make test      the test suite (under 25 minutes on 2 cores)
-#   make results   the small trainings behind docs/results.md, row by row; ROW=name, LIST=1, AGAIN=1
+#   make results   the small trainings behind docs/results.md, row by row; ROW=name, LIST=1, AGAIN=1,
+#                  REMEASURE=1
 #   make parity    full-size golden cases; PARITY_FOLDER says where they are
 #   make soak      kills trainings and compares them bit for bit, damages checkpoints
 #   make lint      ruff's fixes and format
@@ -52,7 +53,8 @@ lint: $(STAMP)
 
 results: $(STAMP)
 	$(BIN)/python -m talking_heads_jax.workflows.results \
-	  $(if $(ROW),--row $(ROW)) $(if $(AGAIN),--again) $(if $(LIST),--list)
+	  $(if $(ROW),--row $(ROW)) $(if $(AGAIN),--again) $(if $(REMEASURE),--remeasure) \
+	  $(if $(LIST),--list)
 
 parity: $(STAMP)
 	$(BIN)/talking-heads parity $(PARITY_FOLDER) --pending

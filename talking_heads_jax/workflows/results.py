@@ -1,6 +1,6 @@
 """`make results`: all small trainings behind docs/results.md, row by row.
 
-    python -m talking_heads_jax.workflows.results [--row NAME] [--again] [--list]
+    python -m talking_heads_jax.workflows.results [--row NAME] [--again | --remeasure] [--list]
 
 A row ends in results/NAME.json; where that exists nothing is done again. A row that was killed
 goes on where it stopped: data clip by clip, trainings from their newest checkpoint. Rows that a row
@@ -134,6 +134,7 @@ def run_rows(
     places: Places,
     *,
     again: Sequence[str] = (),
+    remeasured: Sequence[str] = (),
     say: Callable[[str], object] = print,
 ) -> None:
     """Runs what is not finished yet, and writes the page after every row.
@@ -142,6 +143,7 @@ def run_rows(
       rows: in the order of their needs.
       places: where things go.
       again: names of rows to start from nothing.
+      remeasured: names of finished trainings to evaluate anew, after a change of the measures.
       say: takes lines about the progress.
 
     Raises:
@@ -152,6 +154,11 @@ def run_rows(
 
     places.output.mkdir(parents=True, exist_ok=True)
     for row in rows:
+        if row.name in remeasured:
+            _remeasure(row, places)
+            say(f"{row.name}: measured again")
+            write_results_page(places.page, places.output)
+            continue
         if is_finished(row, places) and row.name not in again:
             say(f"{row.name}: finished")
             continue
@@ -170,6 +177,33 @@ def run_rows(
         _write_json(places.report(row.name), report)
         write_results_page(places.page, places.output)
     write_results_page(places.page, places.output)
+
+
+def _remeasure(row: Row, places: Places) -> None:
+    """Evaluates a finished training anew; how long it took, where and when, stays.
+
+    Raises:
+      ArgumentError: for a row that is no finished training, or whose folder is gone.
+    """
+    run, path = places.run(row.name), places.report(row.name)
+    if not (isinstance(row, TrainingRow) and path.is_file() and run.is_dir()):
+        raise ArgumentError(
+            requirement(
+                f"--remeasure {row.name}",
+                f"name a training that is finished, with {run} and {path}",
+                "none",
+                "Run it from nothing: --again.",
+            )
+        )
+    from talking_heads_jax.workflows.result_measurements import measure_training
+
+    shutil.rmtree(run / "evaluation", ignore_errors=True)
+    report = measure_training(row, run, places.data(row.data), places.output)
+    former = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: former[key] for key in ("seconds", *_describe_run())}
+    now = _describe_run()
+    measured = {"date": now["date"], "revision": now["revision"]}
+    _write_json(path, {"row": row.name, **report, **kept, "measured": measured})
 
 
 def has_asset(row: Row) -> bool:
@@ -356,6 +390,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--row", nargs="+", action="extend", default=[], metavar="NAME")
     parser.add_argument("--again", action="store_true", help="run the named rows from nothing")
+    parser.add_argument(
+        "--remeasure", action="store_true", help="evaluate the named finished trainings anew"
+    )
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     parser.add_argument("--work", type=Path, default=Path("results-work"))
     parser.add_argument("--output", type=Path, default=Path("results"))
@@ -367,16 +404,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in list_rows(places):
                 print(line)
             return 0
-        if arguments.again and not arguments.row:
-            raise ArgumentError(requirement("--again", "come with --row", "none", "Name rows."))
+        for flag in ("again", "remeasure"):
+            if getattr(arguments, flag) and not arguments.row:
+                raise ArgumentError(
+                    requirement(f"--{flag}", "come with --row", "none", "Name rows.")
+                )
+        if arguments.again and arguments.remeasure:
+            raise ArgumentError(
+                requirement("--again and --remeasure", "exclude each other", "both", "Give one.")
+            )
         again = arguments.row if arguments.again else []
+        remeasured = arguments.row if arguments.remeasure else []
         rows = in_order(
             arguments.row,
             finished=lambda row: (
                 (row.name not in again and is_finished(row, places)) or not has_asset(row)
             ),
         )
-        run_rows(rows, places, again=again)
+        run_rows(rows, places, again=again, remeasured=remeasured)
     except TalkingHeadsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

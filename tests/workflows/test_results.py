@@ -150,6 +150,28 @@ def test_a_row_runs_once_and_again_when_asked(places, monkeypatch):
     assert not places.data("two").exists() and not places.run("two").exists()
 
 
+def test_a_finished_training_is_measured_again_without_training(places, monkeypatch):
+    def measure(row, run, data, output):
+        assert not (run / "evaluation").exists() and (run / "checkpoints").exists()
+        return {"protocols": {name: _protocol(2) for name in row.protocols}}
+
+    monkeypatch.setattr("talking_heads_jax.workflows.result_measurements.measure_training", measure)
+    monkeypatch.setattr(results, "_train", lambda row, places: pytest.fail("trained"))
+    flags = [("--work", places.work), ("--output", places.output), ("--page", places.page)]
+    arguments = [str(word) for pair in flags for word in pair] + ["--row", "gdpw-both-32"]
+    arguments.append("--remeasure")
+    _write_reports(places, {"gdpw-both-32": _protocol(1)})
+    assert main(arguments) == 2  # its folder is gone
+    for name in ("evaluation", "checkpoints"):
+        (places.run("gdpw-both-32") / name).mkdir(parents=True)
+    assert main([*arguments, "--again"]) == 2
+    assert main(arguments) == 0
+    report = json.loads(places.report("gdpw-both-32").read_text())
+    assert report["seconds"] == 1.0 and report["revision"] == "talking_heads_jax 0"
+    assert report["measured"]["revision"] != report["revision"]
+    assert "geom. disp. + neural codes | 0.5000 |" in places.page.read_text()
+
+
 def test_the_page_shows_finished_rows_and_keeps_the_words(places):
     places.output.mkdir()
     names = ("synthetic_same", "synthetic_cross")
@@ -233,7 +255,8 @@ def test_the_page_compares_rows_pair_by_pair(places):
 
 def _write_reports(places, protocols):
     places.output.mkdir()
-    described = {"seconds": 1.0, "machine": "m", "date": "d", "revision": "talking_heads_jax 0"}
+    described = {"seconds": 1.0, "machine": "m", "date": "d", "backend": "cpu"}
+    described["revision"] = "talking_heads_jax 0"
     for name, numbers in protocols.items():
         both = dict.fromkeys(("synthetic_same", "synthetic_cross"), numbers)
         report = {"protocols": both, **described}
