@@ -32,8 +32,10 @@ def base() -> ConfigDict:
     data.batch_size = 16  # the released script; the paper is silent
     data.vertices = True
     data.distinct = True
-    # Both frames of a pair are mirrored together and share the jitter's draw.
+    # The source is the earlier frame of a pair.
     data.augmentation.time_flip = 0.0
+    # Both frames are mirrored together and share the jitter's draw. The released code mirrors
+    # pixel indices by x -> 256 - x, so that its mirrored meshes lie a pixel beside the others.
     data.augmentation.horizontal_flip = 0.5
 
     model = config.model
@@ -53,8 +55,12 @@ def base() -> ConfigDict:
             "code_start": 1.0,
             "block_expansion": 32,
             "max_features": 1024,
-            # For codes the paper puts no warp there; the code resamples by a zero flow.
+            # For codes the paper puts no warp there (None); the code resamples by a zero flow.
             "bottleneck_warp": True,
+            # Of the level that predicts the one flow of `single_scale`.
+            "flow_stride": 4,
+            # The paper culls before drawing ('back'), the code behind the z-buffer.
+            "cull": "back_after",
             # The paper has spectral norm in every convolution; the code leaves these out.
             "spectral_heads": False,
             "smooth_silhouettes": True,

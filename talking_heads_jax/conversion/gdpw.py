@@ -19,11 +19,24 @@ from talking_heads_jax.conversion.rules import (
     network_table,
     spectral_convolution,
 )
+from talking_heads_jax.errors import ConversionError, requirement
 
 _STRIDES = (1, 2, 4, 8, 16, 32)
 _FLOW, _COORDINATES = 2, 3  # channels
 # The kernel is exp and division in float32 there, float64 here; the largest tap is 0.62.
 _KERNEL_TOLERANCE = 1e-6
+# Fields of the generator that the official code knows in one way only; the tensors tell of none.
+_OFFICIAL = {
+    "align_corners": False,
+    "bottleneck_warp": True,
+    "cull": "back_after",
+    "finest_block": False,
+    "flow_correction": False,
+    "residual": False,
+    "smooth_silhouettes": True,
+    "spectral_heads": False,
+    "vertex_shift_px": -0.5,
+}
 _GUIDANCES = {(False, True): "geometry", (True, False): "codes", (True, True): "both"}
 
 
@@ -209,10 +222,39 @@ def fold_spectral_norm(
     return folded
 
 
+def check_way_back(arguments: Mapping[str, Any]) -> None:
+    """Refuses systems that the official code would read as another one, without a word.
+
+    Args:
+      arguments: constructor arguments of the model.
+
+    Raises:
+      ConversionError: names the options.
+    """
+    own = dict(arguments.get("generator") or {})
+    other = [name for name, value in _OFFICIAL.items() if own.get(name, value) != value]
+    if (arguments.get("discriminator") or {}).get("spectral_heads", False):
+        other.append("discriminator.spectral_heads")
+    if arguments.get("single_scale", False):
+        other.append("single_scale")
+    if arguments.get("guidance", "codes") not in _GUIDANCES.values():
+        other.append("guidance")
+    if other:
+        raise ConversionError(
+            requirement(
+                "a model with an official form",
+                "be one that the official code can run",
+                f"its own way of {', '.join(sorted(other))}",
+                "Keep it as a checkpoint of this package.",
+            )
+        )
+
+
 TABLE = ModelTable(
     networks={"generator": GENERATOR, "discriminator": DISCRIMINATOR},
     required=("generator",),
     ignored=(r"global_step",),
     infer_arguments=infer_arguments,
     prepare=fold_spectral_norm,
+    check_way_back=check_way_back,
 )

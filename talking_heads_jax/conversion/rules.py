@@ -179,6 +179,8 @@ class ModelTable:
       infer_arguments: state dicts -> constructor arguments that their shapes tell.
       prepare: (constructor arguments, state dict of a network) -> the state dict to convert, where
         the model can be asked for in another form than the file's. The way back gives that form.
+      check_way_back: constructor arguments -> None; raises ConversionError where the official code
+        would make another picture of the same tensors.
       shapes: of a fixed network: () -> its variables' shapes and dtypes.
       wrapper: of a fixed network: the file's top-level key that holds it; None for files that hold
         nothing else. A file with the network alone is read as well.
@@ -190,6 +192,7 @@ class ModelTable:
     not_convertible: tuple[str, ...] = ()
     infer_arguments: Callable[[Mapping[str, Mapping[str, Any]]], dict[str, Any]] | None = None
     prepare: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None
+    check_way_back: Callable[[Mapping[str, Any]], None] | None = None
     shapes: Callable[[], Any] | None = None
     wrapper: str | None = None
 

@@ -219,10 +219,12 @@ def to_state_dicts(
       leftovers: of the conversion; without them, what is not stored takes its usual value.
 
     Raises:
-      ConversionError: if a parameter has no official name.
+      ConversionError: if a parameter has no official name, or the official code has no such system.
     """
     name, arguments = _identity(model)
     table, result = model_table(name), {}
+    if table.check_way_back is not None:
+        table.check_way_back(arguments)
     for network, tree in variables.items():
         if network not in table.networks:
             continue

@@ -241,10 +241,10 @@ def _difference(own: dict[str, Any], other: dict[str, Any], column: Difference) 
     """The mean of the differences with its interval; '–' where one lacks the recipe."""
     from talking_heads_jax.evaluation.intervals import bootstrap_interval  # heavy: a table is not
 
-    values = {pair["name"]: pair["model"].get(column.recipe) for pair in other["pairs"]}
+    values = {pair["name"]: pair["model"].get(column.recipe) for pair in other.get("pairs", ())}
     both = [
         (pair["identities"], pair["model"].get(column.recipe), values.get(pair["name"]))
-        for pair in own["pairs"]
+        for pair in own.get("pairs", ())  # reports of earlier versions have none
     ]
     both = [(people, a, b) for people, a, b in both if a is not None and b is not None]
     if not both:

@@ -11,6 +11,9 @@ from talking_heads_jax import build
 from talking_heads_jax.batch import FaceInputs
 from talking_heads_jax.errors import ConfigError
 from talking_heads_jax.models.base import count_parameters
+from talking_heads_jax.models.gdpw.objectives import GDPW_DEFAULTS
+from talking_heads_jax.models.image_objectives import read_options
+from talking_heads_jax.models.registry import build_model
 from talking_heads_jax.train.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +135,25 @@ def test_numbers_of_gdpw_are_those_of_the_code_and_of_the_paper():
     assert objectives.warped_perceptual == objectives.warped_gan == 1
     assert tuple(objectives.perceptual.scales) == (1.0, 0.5, 0.25, 0.125)
     assert tuple(objectives.feature_matching) == (10.0,) * 4
+    assert objectives.generator_gan == objectives.discriminator_gan == 1
+    assert tuple(objectives.perceptual.taps) == (10.0,) * 5
+    # The defaults of the code are those that the golden cases hold.
+    assert dict(build.build_model(released).networks) == dict(build_model("gdpw").networks)
+    assert read_options(objectives.to_dict(), GDPW_DEFAULTS) == read_options({}, GDPW_DEFAULTS)
     objectives = paper.objectives
+    assert tuple(objectives.perceptual.scales) == (1.0,)
+    augmentation = paper.data.augmentation.to_dict()
+    assert augmentation.pop("time_flip") == 0.5 and set(augmentation.values()) == {0.0}
+    ours, theirs = (config.model.generator.to_dict() for config in (paper, released))
+    assert {key: value for key, value in ours.items() if value != theirs[key]} == {
+        "spectral_heads": True,
+        "cull": "back",
+        "bottleneck_warp": None,
+    }
+    for guidance, warps in (("codes", False), ("nmfc", False), ("geometry", True), ("both", True)):
+        with paper.unlocked():
+            paper.model.guidance = guidance
+        assert build.build_model(paper).networks["generator"].warps_bottleneck is warps
     assert objectives.adversarial == "hinge"
     assert not (objectives.pixel_l1 or objectives.warped_perceptual or objectives.warped_gan)
     assert paper.model.generator.spectral_heads and paper.model.discriminator.spectral_heads

@@ -162,3 +162,24 @@ def test_converted_folder_goes_back_to_the_official_file(both, tmp_path):
     assert certificate.networks["generator"]["source_tensors"] == len(states["generator"])
     reverse_checkpoint(tmp_path / "converted", tmp_path / "back.safetensors")
     assert_same_bytes(read_tensors(tmp_path / "back.safetensors"), flat)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator": {"residual": True}},
+        {"generator": {"align_corners": True, "vertex_shift_px": 0.0}},
+        {"generator": {"spectral_heads": True}},
+        {"guidance": "nmfc", "num_vertices": None},
+        {"discriminator": {"spectral_heads": True}},
+    ],
+)
+def test_what_the_official_code_would_misread_has_no_way_back(changes):
+    """The tensors are the same, or nearly, and the picture is another."""
+    nested = {
+        key: _ARGUMENTS[key] | value for key, value in changes.items() if isinstance(value, dict)
+    }
+    model = build_model("gdpw", **_ARGUMENTS | changes | nested)
+    name = next(iter(next((v for v in changes.values() if isinstance(v, dict)), changes)))
+    with pytest.raises(ConversionError, match=f"be one that the official code can run.*{name}"):
+        to_state_dicts(model, random_variables(model, ("discriminator",)))

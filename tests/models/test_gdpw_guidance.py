@@ -212,6 +212,10 @@ def test_what_faces_away_is_background_and_hides_what_is_behind():
     swapped = vertices * np.float32([1, 1, -1])
     shown = guidance_maps(swapped, swapped, faces, ones, size=SIZE, with_flow=False)
     assert float(shown.driving_codes[0, 16, 16, 0]) == 1.0
+    # The paper's order: what faces away is left out before drawing, on both meshes.
+    culled = guidance_maps(vertices, vertices, faces, ones, size=SIZE, with_flow=False, cull="back")
+    for drawn in (culled.driving_codes, culled.source_codes):
+        assert float(drawn[0, 16, 16, 0]) == 1.0
 
 
 @pytest.fixture(scope="module")

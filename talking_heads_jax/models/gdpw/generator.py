@@ -12,6 +12,7 @@ from talking_heads_jax.errors import ArgumentError, check_choice, requirement
 from talking_heads_jax.models.gdpw.decoder import ProgressiveDecoder
 from talking_heads_jax.models.gdpw.encoder import PyramidEncoder, SourcePyramid
 from talking_heads_jax.models.gdpw.guidance import (
+    CULLINGS,
     GUIDANCES,
     OFFICIAL_SHIFT_PX,
     GuidanceMaps,
@@ -45,7 +46,8 @@ class ProgressiveGenerator(nn.Module):
       block_expansion: channels at full size; doubled at every level.
       max_features: bound of the channels.
       alpha_blend: blend the synthesised image with the warped source by the predicted alpha.
-      bottleneck_warp: see `ProgressiveDecoder`.
+      bottleneck_warp: see `ProgressiveDecoder`; None: where a displacement field is drawn, as the
+        paper's text has it.
       single_scale: see `ProgressiveDecoder`.
       flow_stride: see `ProgressiveDecoder`.
       align_corners: see `warping_module.warp_by_flow`.
@@ -59,6 +61,7 @@ class ProgressiveGenerator(nn.Module):
       spectral_heads: of those, as the paper's text has it.
       smooth_silhouettes: antialias the drawn maps.
       vertex_shift_px: added to the vertices before drawing (see `guidance.OFFICIAL_SHIFT_PX`).
+      cull: see `guidance.draw_attributes`.
       implementation: 'fast', or 'plain', the reference: the same numbers up to rounding.
       dtype: compute dtype; drawing, flows, statistics and images are float32.
 
@@ -76,7 +79,7 @@ class ProgressiveGenerator(nn.Module):
     block_expansion: int = 32
     max_features: int = 1024
     alpha_blend: bool = False
-    bottleneck_warp: bool = True
+    bottleneck_warp: bool | None = True
     single_scale: bool = False
     flow_stride: int = 4
     align_corners: bool = False
@@ -87,6 +90,7 @@ class ProgressiveGenerator(nn.Module):
     spectral_heads: bool = False
     smooth_silhouettes: bool = True
     vertex_shift_px: float = OFFICIAL_SHIFT_PX
+    cull: str = "back_after"
     implementation: str = "fast"
     dtype: Any = jnp.float32
 
@@ -94,6 +98,11 @@ class ProgressiveGenerator(nn.Module):
     def with_flow(self) -> bool:
         """Whether the displacement field is part of the guidance."""
         return self.guidance in ("geometry", "both")
+
+    @property
+    def warps_bottleneck(self) -> bool:
+        """`bottleneck_warp`, with None decided."""
+        return self.with_flow if self.bottleneck_warp is None else self.bottleneck_warp
 
     @property
     def code_features(self) -> int:
@@ -109,6 +118,7 @@ class ProgressiveGenerator(nn.Module):
     def setup(self) -> None:
         """Creates `codes` (if learned), `encoder` and `decoder`."""
         check_choice("guidance", self.guidance, GUIDANCES)
+        check_choice("cull", self.cull, CULLINGS)
         if self.residual and self.alpha_blend:
             raise ArgumentError(
                 requirement("residual and alpha_blend", "not be both", True, "Choose one.")
@@ -136,7 +146,9 @@ class ProgressiveGenerator(nn.Module):
         self.decoder = ProgressiveDecoder(
             features,
             self.code_features + 2 * self.with_flow,
-            bottleneck_warp=self.bottleneck_warp,
+            bottleneck_warp=self.with_flow
+            if self.bottleneck_warp is None
+            else self.bottleneck_warp,
             single_scale=self.single_scale,
             flow_stride=self.flow_stride,
             align_corners=self.align_corners,
@@ -198,7 +210,12 @@ class ProgressiveGenerator(nn.Module):
         positions = normalize_vertices(source, self.resolution, shift_px=self.vertex_shift_px)
         topology = self.mesh.topology if self.smooth_silhouettes else None
         return draw_attributes(
-            attributes, positions, self.mesh.faces, topology, size=self.resolution
+            attributes,
+            positions,
+            self.mesh.faces,
+            topology,
+            size=self.resolution,
+            cull=self.cull,
         )
 
     def draw_driving(
@@ -220,6 +237,7 @@ class ProgressiveGenerator(nn.Module):
             with_source=False,
             topology=self.mesh.topology if self.smooth_silhouettes else None,
             shift_px=self.vertex_shift_px,
+            cull=self.cull,
         )
 
     def _checked(self, vertices: Array | None, who: str) -> Array:

@@ -20,6 +20,7 @@ from talking_heads_jax.typing import Array, Float
 
 GUIDANCES = ("geometry", "codes", "both", "nmfc")
 PYRAMIDS = ("strided", "literal")
+CULLINGS = ("back_after", "back")
 #: Official meshes are in pixel indices (the first centre at 0) but drawn as if in pixels.
 OFFICIAL_SHIFT_PX = -0.5
 
@@ -76,10 +77,9 @@ def draw_attributes(
     topology: MeshTopology | None,
     *,
     size: int,
+    cull: str = "back_after",
 ) -> Float[Array, "b h w d"]:
     """Draws per-vertex attributes; what faces away is background.
-
-    Culling follows the z-buffer: where the nearest triangle faces away, nothing behind it shows.
 
     Args:
       attributes: one row per vertex. Differentiable.
@@ -87,9 +87,11 @@ def draw_attributes(
       faces: (f 3) vertices of each triangle.
       topology: of the faces, to smooth the silhouettes; None leaves them jagged.
       size: side of the maps.
+      cull: 'back_after', as released: where the nearest triangle faces away, nothing behind it
+        shows; 'back': triangles that face away hide nothing.
     """
     attributes = jnp.asarray(attributes, jnp.float32)
-    fragments = rasterize(positions, faces, height=size, width=size, cull="back_after")
+    fragments = rasterize(positions, faces, height=size, width=size, cull=cull)
     image = interpolate(attributes, fragments, faces)
     if topology is None:
         return image
@@ -107,6 +109,7 @@ def guidance_maps(
     with_source: bool = True,
     topology: MeshTopology | None = None,
     shift_px: float = OFFICIAL_SHIFT_PX,
+    cull: str = "back_after",
 ) -> GuidanceMaps:
     """Draws the maps of two meshes.
 
@@ -120,6 +123,7 @@ def guidance_maps(
       with_source: draw the attributes on the source mesh too.
       topology: of the faces; None leaves silhouettes jagged.
       shift_px: see `normalize_vertices`.
+      cull: see `draw_attributes`.
 
     Source: Zhong et al. (BMVC 2022), section 3.2; the released renderer.
     Differs from source: depth is not stretched to the z-buffer's range: ours has none. The
@@ -133,13 +137,14 @@ def guidance_maps(
         columns.append(jnp.broadcast_to(rows, (driving.shape[0], *rows.shape)))
     if with_flow:
         columns.append(source[..., :2] - driving[..., :2])
-    drawn = draw_attributes(jnp.concatenate(columns, axis=-1), driving, faces, topology, size=size)
+    how = {"size": size, "cull": cull}
+    drawn = draw_attributes(jnp.concatenate(columns, axis=-1), driving, faces, topology, **how)
     flow = drawn[..., -2:] if with_flow else None
     if attributes is None:
         return GuidanceMaps(flow=flow)
     source_codes = None
     if with_source:
-        source_codes = draw_attributes(rows, source, faces, topology, size=size)
+        source_codes = draw_attributes(rows, source, faces, topology, **how)
     return GuidanceMaps(flow, drawn[..., : rows.shape[-1]], source_codes)
 
 
