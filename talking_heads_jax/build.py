@@ -256,9 +256,20 @@ def build_stage(config: Config, model: TalkingHead, *, num_samples: int) -> Stag
 
 def _check_inputs(config: Config, phases: Sequence[Phase]) -> None:
     """Raises where an objective reads what the loader is not asked to load."""
-    options = {"mask": "masks", "vertices": "vertices", "angles": "angles"}
+    from data_pipeline.options import FIELD_OF_OPTION
+
+    options = {field: option for option, field in FIELD_OF_OPTION.items()}
     for phase in phases:
         for name in phase.inputs:
+            if name not in options:
+                raise ConfigError(
+                    requirement(
+                        f"inputs of phase '{phase.name}'",
+                        f"be what the loader can load: {', '.join(options)}",
+                        name,
+                        "Set the weights of its objectives to 0.",
+                    )
+                )
             if not config["data"].get(options[name], False):
                 raise ConfigError(
                     requirement(

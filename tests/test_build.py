@@ -1,5 +1,6 @@
 """Assembly: what a config becomes, what is refused, and the command line around it."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -43,6 +44,21 @@ def test_stage_states_the_schedule_in_the_data_sets_epochs():
     ]
     np.testing.assert_allclose(rates, [2e-4, 2e-4, 2e-5, 2e-6], rtol=1e-5)
     assert stage.ema is None and not stage.init_from and stage.resume_from is None
+
+
+@pytest.mark.parametrize(
+    "field, message",
+    [
+        ("mask", r"data\.masks must be True for the objectives of phase 'generator'"),
+        ("camera", r"be what the loader can load: mask, vertices, angles, got 'camera'"),
+    ],
+)
+def test_inputs_that_nobody_loads_are_named(field, message, monkeypatch):
+    phases = build.build_phases(debug_config(), build.build_model(debug_config()))
+    asking = [dataclasses.replace(phases[0], inputs=(field,)), *phases[1:]]
+    monkeypatch.setattr(build, "build_phases", lambda config, model: asking)
+    with pytest.raises(ConfigError, match=message):
+        build.build_stage(debug_config(), build.build_model(debug_config()), num_samples=10)
 
 
 def test_rules_of_the_config_freeze_parameters():

@@ -269,3 +269,8 @@ def test_exact_truth_is_asked_for_by_the_protocol_alone(
     assert run_script("run_eval.py", arguments) == 2
     error = capfd.readouterr().err
     assert "be made by `talking-heads synthesize`" in error and "Traceback" not in error
+    # A protocol without truth asks nobody: here only the frames are missing.
+    arguments[arguments.index("synthetic_cross")] = "cross_identity"
+    assert run_script("run_eval.py", arguments) == 2
+    error = capfd.readouterr().err
+    assert "made by" not in error and "frames" in error
