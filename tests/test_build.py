@@ -50,7 +50,7 @@ def test_stage_states_the_schedule_in_the_data_sets_epochs():
     "field, message",
     [
         ("mask", r"data\.masks must be True for the objectives of phase 'generator'"),
-        ("camera", r"be what the loader can load: mask, vertices, angles, got 'camera'"),
+        ("camera", r"be what the loader can load: mask, vertices, angles, got camera"),
     ],
 )
 def test_inputs_that_nobody_loads_are_named(field, message, monkeypatch):

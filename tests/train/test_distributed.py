@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = """((".*/(params|ema_params|mu|nu)/.*/kernel", ("...", "model")),)"""
 # The shipped debug variant, with the state of wide layers divided along `model`.
 CONFIG = f"""
-from configs.fnevr import vox_256
+from configs.fomm import vox_256
 
 def get_config(arg=None):
     config = vox_256.get_config("debug").unlock()
