@@ -14,8 +14,10 @@ from talking_heads_jax.conversion.translate import (
     to_state_dicts,
 )
 from talking_heads_jax.errors import ConversionError
+from talking_heads_jax.models.gdpw.discriminator import StrideDiscriminator
 from talking_heads_jax.models.gdpw.guidance import GuidanceMaps
 from talking_heads_jax.models.registry import build_model
+from talking_heads_jax.ops.resize import antialias_downsample
 from talking_heads_jax.serialization.tensors import read_tensors, write_safetensors
 from tests.models.toy_gdpw import random_variables
 
@@ -116,6 +118,66 @@ def test_files_of_other_systems_are_named():
         convert_state_dicts(build_model("gdpw", **_ARGUMENTS), grouped)
     with pytest.raises(ConversionError, match="looks like 'gdpw'"):
         group_networks({"generator": {"embeds": np.zeros((5, 4), np.float32)}}, "fomm")
+
+
+def _own_layout(array):
+    """A kernel as ours are laid out, from (out, in, height, width)."""
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+def test_discriminators_of_two_strides_are_converted_each_to_its_own(both):
+    """The released file has stride 1 alone; the names of the others follow from the code."""
+    arguments = _ARGUMENTS | {"guidance": "both"}
+    arguments["discriminator"] = _ARGUMENTS["discriminator"] | {"strides": [1, 2]}
+    model = build_model("gdpw", **arguments)
+    state = to_state_dicts(model, random_variables(model, ("discriminator",), seed=1))
+    state = state["discriminator"]
+    inferred = infer_arguments({"discriminator": state})
+    assert inferred["discriminator"] == arguments["discriminator"]
+    # What the blur before stride 2 has in the file: deviation 1/2, radius 2.
+    taps = np.exp(-2.0 * np.arange(-2, 3) ** 2)
+    kernel = np.outer(taps, taps) / taps.sum() ** 2
+    assert state["downs.x2.weight"].shape == (3, 1, 5, 5)
+    np.testing.assert_allclose(state["downs.x2.weight"][1, 0], kernel, atol=1e-6)
+    # Numbers of a file, not of our own way there.
+    rng = np.random.default_rng(2)
+    state = {
+        name: array
+        if name.startswith("downs.") or not np.issubdtype(array.dtype, np.floating)
+        else rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
+        for name, array in state.items()
+    }
+    states = {"generator": both[2]["generator"], "discriminator": state}
+    converted, leftovers = convert_state_dicts(model, states)
+    own = converted["discriminator"]
+    for stride in (1, 2):
+        params, theirs = own["params"][f"stride_{stride}"], f"discs.x{stride}."
+        for block in range(2):
+            block_params, name = params[f"blocks_{block}"], f"{theirs}layers.{block}."
+            for found, expected in (
+                (block_params["conv"]["kernel"], "conv.weight_orig"),
+                (block_params["conv"]["bias"], "conv.bias"),
+                (block_params["norm"]["scale"], "norm.weight"),
+                (block_params["norm"]["bias"], "norm.bias"),
+            ):
+                np.testing.assert_array_equal(found, _own_layout(state[name + expected]))
+            statistics = own["batch_stats"][f"stride_{stride}"][f"blocks_{block}"]["norm"]
+            np.testing.assert_array_equal(statistics["mean"], state[f"{name}norm.running_mean"])
+            vectors = own["spectral"][f"stride_{stride}"][f"blocks_{block}"]["conv"]
+            np.testing.assert_array_equal(vectors["u"], state[f"{name}conv.weight_u"])
+        kernel = _own_layout(state[f"{theirs}out_convs.0.weight"])
+        np.testing.assert_array_equal(params["logits"]["kernel"], kernel)
+    # Each judges its own size, the second one a picture blurred and halved.
+    image = jnp.asarray(rng.random((1, 32, 32, 3)), jnp.float32)
+    scores = jax.jit(lambda v: model.networks["discriminator"].apply(v, image, train=False))(own)
+    alone = StrideDiscriminator(num_blocks=2, block_expansion=2, max_features=4)
+    for stride, seen in ((1, image), (2, antialias_downsample(image, 0.5))):
+        part = {name: trees[f"stride_{stride}"] for name, trees in own.items()}
+        expected = jax.jit(lambda v, x: alone.apply(v, x, train=False))(part, seen)
+        assert scores[1 / stride].logits.shape == expected.logits.shape
+        np.testing.assert_allclose(scores[1 / stride].logits, expected.logits, rtol=1e-5)
+    stored = Leftovers.read(leftovers.tensors, leftovers.metadata())
+    assert_same_bytes(to_state_dicts(model, converted, stored)["discriminator"], state)
 
 
 def test_spectral_norm_is_kept_or_folded(both):

@@ -96,18 +96,42 @@ def test_guided_norm_is_batch_norm_modulated_by_the_map():
     module = GuidedNorm(3, guidance_features=2, hidden_features=4, spectral_norm=False)
     rng = np.random.default_rng(0)
     x = rng.normal(2.0, 3.0, (2, 5, 5, 3)).astype(np.float32)
-    maps = rng.random((2, 5, 5, 2)).astype(np.float32)
+    maps = rng.normal(1.0, 1.0, (2, 5, 5, 2)).astype(np.float32)
     variables = module.init(jax.random.key(0), x, maps, train=False)
     assert "norm" not in variables["params"]  # no scale and bias of its own
-    params = jax.tree.map(jnp.zeros_like, variables["params"])
-    params["gamma"]["bias"] = jnp.asarray([1.0, 0.0, -1.0])
-    params["beta"]["bias"] = jnp.asarray([0.5, 0.0, 2.0])
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables["params"])
+    # Only middle taps: the map's first channel goes to the first hidden one, the second likewise.
+    params["shared"]["kernel"][1, 1] = np.eye(2, 4)
+    params["shared"]["bias"][:] = -1.0
+    params["gamma"]["kernel"][1, 1] = np.eye(4, 3)
+    params["gamma"]["bias"][:] = [1.0, 0.0, -1.0]
+    params["beta"]["kernel"][1, 1] = 2.0 * np.eye(4, 3)[:, ::-1]
+    params["beta"]["bias"][:] = [0.5, 0.0, 2.0]
     found, _ = module.apply(
         variables | {"params": params}, x, maps, train=True, mutable=["batch_stats"]
     )
     flat = x.reshape(-1, 3).astype(np.float64)
     normal = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
-    np.testing.assert_allclose(found, normal * [2, 1, 0] + [0.5, 0, 2], atol=1e-5)
+    shared = np.concatenate([maps, np.zeros_like(maps[..., :1])], axis=-1) - 1.0
+    hidden = np.where(shared > 0, shared, 0.1 * shared)
+    assert 0.2 < (shared[..., :2] > 0).mean() < 0.8  # both sides of the leaky ReLU
+    expected = normal * (1 + hidden + [1, 0, -1]) + (2 * hidden[..., ::-1] + [0.5, 0, 2])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_modulation_is_codes_then_flow():
+    """The order of the released weights: an exchange of channels would go unnoticed elsewhere."""
+    rng = np.random.default_rng(0)
+    flow, codes, other = (rng.random((1, 2, 3, n)).astype(np.float32) for n in (2, 4, 4))
+    maps = GuidanceMaps(flow=flow, driving_codes=codes, source_codes=other).modulation()
+    assert maps.shape == (1, 2, 3, 6)
+    for channel in range(4):
+        np.testing.assert_array_equal(maps[..., channel], codes[..., channel])
+    for axis in range(2):
+        np.testing.assert_array_equal(maps[..., 4 + axis], flow[..., axis])
+    alone = GuidanceMaps(flow=flow).modulation(), GuidanceMaps(driving_codes=codes).modulation()
+    np.testing.assert_array_equal(alone[0], flow)
+    np.testing.assert_array_equal(alone[1], codes)
 
 
 @pytest.mark.parametrize(
@@ -278,29 +302,6 @@ def test_mesh_flow_moves_the_bottleneck_by_its_displacement():
     np.testing.assert_allclose(pair[0, :3, :3, 3:], x[0, 1:, 1:], atol=1e-6)
 
 
-def test_mesh_flow_moves_the_bottleneck_of_geometry_only(mesh):
-    """The first warp follows the mesh; codes have no displacement to give."""
-    rng = np.random.default_rng(0)
-    image = jnp.asarray(rng.random((1, SIZE, SIZE, 3)), jnp.float32)
-    flow = np.full((1, SIZE, SIZE, 2), 0.3, np.float32)
-    codes = rng.random((1, SIZE, SIZE, 4)).astype(np.float32)
-    for guidance, maps in (
-        ("geometry", GuidanceMaps(flow=flow)),
-        ("codes", GuidanceMaps(driving_codes=codes, source_codes=codes)),
-    ):
-        seen = {}
-        for warps in (True, False):
-            model = tiny_gdpw(
-                mesh, guidance=guidance, generator={"num_levels": 2, "bottleneck_warp": warps}
-            )
-            variables = random_variables(model)["generator"]
-            generator = model.networks["generator"]
-            apply = jax.jit(lambda v, g=generator, m=maps: g.apply(v, image, m, train=False))
-            seen[warps] = apply(variables)["prediction"]
-        # A zero flow resamples as well: the code's bottleneck is not the paper's.
-        assert np.abs(np.asarray(seen[True]) - seen[False]).max() > 1e-4, guidance
-
-
 def test_flows_that_correct_nothing_follow_the_mesh(mesh, faces_of_two):
     """Silent flow heads leave the drawn displacement, in the unit of the sampler's corner rule."""
     options = {"num_levels": 2, "flow_correction": True, "finest_block": True}
@@ -401,6 +402,61 @@ def test_missing_and_foreign_vertices_are_named(both, faces_of_two):
         model.encode_driving(variables, driving._replace(vertices=None))
     with pytest.raises(ArgumentError, match="vertices of the source face"):
         model.encode_source(variables, source._replace(vertices=jnp.zeros((2, 5, 3))))
+
+
+@pytest.mark.parametrize("guidance", ["codes", "both"])
+def test_codes_of_another_mesh_are_refused_where_meshes_are_drawn(mesh, faces_of_two, guidance):
+    """Unchecked they would be drawn all the same, each vertex with the code of some other."""
+    count = len(ball_mesh()[0])
+    options = {"num_levels": 2, "block_expansion": 2}
+    generator, variables = _shapes_of(
+        tiny_gdpw(mesh, guidance=guidance, num_vertices=count + 1, generator=options)
+    )
+    assert variables["params"]["codes"].shape == (count + 1, 4)
+    source, driving = faces_of_two
+    both = source.vertices, driving.vertices
+    message = rf"num_vertices must be {count}, as mesh '.*ball\.npz', got {count + 1}"
+    for method, arguments in (
+        ("draw", both),
+        ("draw_driving", both),
+        ("draw_source", both[:1]),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            jax.eval_shape(
+                lambda v, a=arguments, m=method: generator.apply(v, *a, method=m), variables
+            )
+    with pytest.raises(ArgumentError, match=message):
+        jax.eval_shape(
+            lambda v: generator.apply(v, source.image, MeshPair(*both), train=False), variables
+        )
+
+
+@pytest.mark.parametrize("guidance", ["codes", "both"])
+def test_drawn_maps_need_no_mesh_file(tmp_path, faces_of_two, guidance):
+    """Converted weights can be compared on drawn maps where the licensed mesh is absent."""
+    options = {"num_levels": 2, "block_expansion": 2}
+    absent = str(tmp_path / "absent.npz")
+    generator, variables = _shapes_of(
+        tiny_gdpw(absent, guidance=guidance, num_vertices=7, generator=options)
+    )
+    source, driving = faces_of_two
+    flow, codes = jnp.zeros((2, SIZE, SIZE, 2)), jnp.zeros((2, SIZE, SIZE, 4))
+    maps = GuidanceMaps(flow if guidance == "both" else None, codes, codes)
+
+    def animate(guidance):
+        return jax.eval_shape(
+            lambda v: generator.apply(v, source.image, guidance, train=False), variables
+        )
+
+    assert animate(maps)["prediction"].shape == (2, SIZE, SIZE, 3)
+    with pytest.raises(ArgumentError, match=r"absent\.npz"):
+        animate(MeshPair(source.vertices, driving.vertices))
+
+
+def _shapes_of(model):
+    """The generator and the shapes of its variables."""
+    shapes = jax.eval_shape(lambda key: model.init(key, ("generator",)), jax.random.key(0))
+    return model.networks["generator"], shapes["generator"]
 
 
 def test_panels_are_pictures(both, faces_of_two):

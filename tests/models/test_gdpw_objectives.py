@@ -13,8 +13,10 @@ from talking_heads_jax.errors import ArgumentError, ConfigError
 from talking_heads_jax.layers.patch_discriminator import PatchScores
 from talking_heads_jax.models.base import ObjectiveResult, Phase, StepContext
 from talking_heads_jax.models.gdpw.guidance import MeshPair
+from talking_heads_jax.models.gdpw.objectives import GDPW_DEFAULTS
 from talking_heads_jax.models.gdpw.warping_module import warp_by_flow
 from talking_heads_jax.models.registry import build_phases
+from talking_heads_jax.ops.resize import image_pyramid
 from talking_heads_jax.train.ema import Ema
 from talking_heads_jax.train.optimizers import adam
 from talking_heads_jax.train.rng import run_key
@@ -40,11 +42,16 @@ class GivenImages:
             return self.outputs
         self.judged.append(image)
         logits = 3 * jnp.mean(image, axis=-1, keepdims=True) - 1
-        return {1.0: PatchScores(logits, (image, image[:, ::2, ::2] ** 2))}
+        return {1.0: PatchScores(logits, tuple(_maps(image, 4)))}
+
+
+def _maps(images: Any, count: int) -> list[Any]:
+    """As many feature maps, all different and ever smaller, as a network has."""
+    return [images[:, ::n, ::n] ** n for n in range(1, count + 1)]
 
 
 def _features(images: jax.Array) -> list[jax.Array]:
-    return [images, images[:, ::2, ::2] ** 2]
+    return _maps(images, 5)
 
 
 def _run(phase: Phase, networks: Any, batch: FramePair, carry: Any = None) -> ObjectiveResult:
@@ -85,6 +92,12 @@ def _mean(difference: Any) -> np.ndarray:
     return np.abs(np.asarray(difference)).mean((1, 2, 3))
 
 
+def _map_distance(image: Any, target: Any, count: int) -> np.ndarray:
+    """Sum over the feature maps of their mean absolute difference, (b,)."""
+    pairs = zip(_maps(np.asarray(image), count), _maps(np.asarray(target), count), strict=True)
+    return sum((_mean(ours - theirs) for ours, theirs in pairs), start=np.zeros(len(target)))
+
+
 def _shrunk(image: Any, factor: int) -> np.ndarray:
     b, h, w, c = image.shape
     return np.asarray(image).reshape(b, h // factor, factor, w // factor, factor, c).mean((2, 4))
@@ -93,8 +106,7 @@ def _shrunk(image: Any, factor: int) -> np.ndarray:
 def test_released_recipe_is_the_default_and_has_every_term(
     model: Any, batch: FramePair, networks: GivenImages
 ) -> None:
-    options = {"perceptual": {"taps": (10.0, 1.0)}, "feature_matching": (10.0, 10.0)}
-    generator, discriminator = build_phases(model, options)
+    generator, discriminator = build_phases(model, {})
     assert generator.trains == ("generator",) and discriminator.trains == ("discriminator",)
     assert generator.helpers == ("vgg19",) and generator.inputs == ("vertices",)
     result = _run(generator, networks, batch)
@@ -109,22 +121,36 @@ def test_released_recipe_is_the_default_and_has_every_term(
         logits = 3 * np.asarray(image).mean(-1, keepdims=True) - 1
         expected = ((1 - logits) ** 2).mean((1, 2, 3))
         np.testing.assert_allclose(losses[f"{name}generator_gan"], expected, rtol=1e-5)
-        matched = _mean(image - target) + _mean(image[:, ::2, ::2] ** 2 - target[:, ::2, ::2] ** 2)
-        np.testing.assert_allclose(losses[f"{name}feature_matching"], 10 * matched, rtol=1e-5)
+        matched = 10 * _map_distance(image, target, 4)
+        np.testing.assert_allclose(losses[f"{name}feature_matching"], matched, rtol=1e-5)
+    # The result at four sizes, which the images that the flows warp have of their own.
+    scales = (1.0, 0.5, 0.25, 0.125)
+    results, targets = image_pyramid(prediction, scales), image_pyramid(target, scales)
+    expected = sum(10 * _map_distance(results[scale], targets[scale], 5) for scale in scales)
+    np.testing.assert_allclose(losses["perceptual"], expected, rtol=1e-5)
     # The sides 16 and 32; 8 has no map at the depth of the network's last tap.
-    expected = 0.0
-    for image in networks.outputs["warped_sources"][1:]:
-        small = _shrunk(target, SIZE // image.shape[1])
-        expected += 10 * _mean(image - small)
-        expected += _mean(image[:, ::2, ::2] ** 2 - small[:, ::2, ::2] ** 2)
+    expected = sum(
+        10 * _map_distance(image, _shrunk(target, SIZE // image.shape[1]), 5)
+        for image in networks.outputs["warped_sources"][1:]
+    )
     np.testing.assert_allclose(losses["warped_perceptual"], expected, rtol=1e-5)
+
+
+def test_defaults_are_the_numbers_of_the_released_code() -> None:
+    perceptual = GDPW_DEFAULTS["perceptual"]
+    assert perceptual["taps"] == (10.0,) * 5
+    assert perceptual["scales"] == (1.0, 0.5, 0.25, 0.125)
+    assert GDPW_DEFAULTS["feature_matching"] == (10.0,) * 4
+    assert GDPW_DEFAULTS["adversarial"] == "least_squares"
+    assert GDPW_DEFAULTS["pixel_l1"] == 10.0
+    for name in ("warped_perceptual", "warped_gan", "generator_gan", "discriminator_gan"):
+        assert GDPW_DEFAULTS[name] == 1.0, name
 
 
 def test_discriminator_judges_the_carried_images_eight_times_a_step(
     model: Any, batch: FramePair, networks: GivenImages
 ) -> None:
-    options = {**_NO_VGG, "feature_matching": (1.0, 1.0)}
-    generator, discriminator = build_phases(model, options)
+    generator, discriminator = build_phases(model, _NO_VGG)
     carry = _run(generator, networks, batch).carry
     losses = _run(discriminator, networks, batch, carry).losses
     assert networks.calls == ["generator"] + 8 * ["discriminator"]
@@ -150,12 +176,12 @@ def test_text_of_the_paper_is_hinge_features_and_nothing_else(
     from configs.gdpw import vox_paper_256
 
     options = vox_paper_256.get_config().objectives.to_dict()
-    options["perceptual"]["taps"] = (10.0, 1.0)
-    options["feature_matching"] = (10.0, 10.0)
     generator, discriminator = build_phases(model, options)
     result = _run(generator, networks, batch)
     assert set(result.losses) == {"perceptual", "generator_gan", "feature_matching"}
     prediction, target = networks.outputs["prediction"], batch.driving.image
+    expected = 10 * _map_distance(prediction, target, 5)  # the paper speaks of no pyramid
+    np.testing.assert_allclose(result.losses["perceptual"], expected, rtol=1e-5)
     fake = 3 * np.asarray(prediction).mean(-1) - 1
     np.testing.assert_allclose(result.losses["generator_gan"], -fake.mean((1, 2)), rtol=1e-4)
     (loss,) = _run(discriminator, networks, batch, result.carry).losses.values()
