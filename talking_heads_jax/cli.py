@@ -2,15 +2,17 @@
 
 Nothing heavy is imported before a verb runs, so `--help` and `version` answer at once. A mistake of
 the user ends as one line, `error: <what is wrong and how to mend it>`, with exit status 2; every
-other exception is a bug and keeps its traceback.
+other exception is a bug and keeps its traceback. Who stops reading what is printed stops no work.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from talking_heads_jax.cli_animate import add_animate
 from talking_heads_jax.cli_edit import add_edit
@@ -44,6 +46,37 @@ class _Parser(argparse.ArgumentParser):
         text = one_line(f"{message}. Run '{self.prog} --help' for the options.")
         print(f"error: {text}", file=sys.stderr)
         raise SystemExit(_EXIT_USER_ERROR)
+
+
+class _Speech:
+    """Standard output that may lose its reader: `... | head` ends, the work goes on in silence."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Says it, or, when nobody listens, says it to nobody."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        """Likewise for what waits in the buffer."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._silence()
+
+    def _silence(self) -> None:
+        """The buffer keeps what it could not write, and the interpreter flushes it at its end."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
 
 def _synthesize(arguments: argparse.Namespace) -> int:
@@ -316,9 +349,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit status: 0 done, 1 the answer is no, 2 a mistake of the user, 130 interrupted.
     """
-    arguments = build_parser().parse_args(argv)
+    speech = _Speech(sys.stdout)
+    with contextlib.redirect_stdout(speech):
+        try:
+            return _run(build_parser().parse_args(argv))
+        finally:  # also after --help; another trouble than a lost reader has been told
+            with contextlib.suppress(OSError):
+                speech.flush()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Runs the chosen verb; mistakes become a line and a status."""
     try:
-        return arguments.run(arguments)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
     except TalkingHeadsError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return _EXIT_USER_ERROR

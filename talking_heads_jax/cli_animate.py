@@ -40,7 +40,10 @@ def add_animate(verbs: argparse._SubParsersAction) -> None:
         "also an image",
     )
     verb.add_argument(
-        "--output", type=Path, required=True, help="video to write, or a new folder for pictures"
+        "--output",
+        type=Path,
+        required=True,
+        help="video to write, or a new folder for pictures; driven by an image also a picture",
     )
     motion = verb.add_mutually_exclusive_group()
     motion.add_argument(

@@ -70,7 +70,7 @@ def add_edit(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--batch-size", type=positive, default=1, help="frames computed together (default 1)"
     )
-    add_limits(verb, "--max-frames")
+    add_limits(verb)
 
 
 def _add_edits(verb: argparse.ArgumentParser) -> None:
@@ -171,9 +171,11 @@ def _edit(arguments: argparse.Namespace) -> int:
         for line in quantity_lines(driver):
             print(one_line_kept(line))
         return _EXIT_OK
+    from talking_heads_jax.inference.clips import is_picture
     from talking_heads_jax.inference.edit_portrait import edit_portrait, planned_changes
 
-    planned_changes(driver, options)  # a wrong name is told before anything is tracked
+    # A wrong name is told before anything is tracked.
+    planned_changes(driver, options, still=is_picture(arguments.output))
     portrait = _portrait(arguments, driver, loaded.model.resolution)
     edit_portrait(
         loaded.model,
@@ -197,7 +199,8 @@ def one_line_kept(text: str) -> str:
 
 
 def _options(arguments: argparse.Namespace) -> "EditOptions":
-    from talking_heads_jax.inference.edit_portrait import EditOptions, check_edit_output
+    from talking_heads_jax.inference.clips import check_output
+    from talking_heads_jax.inference.edit_portrait import EditOptions
     from talking_heads_jax.inference.framing import FramingOptions
 
     options = EditOptions(
@@ -222,7 +225,8 @@ def _options(arguments: argparse.Namespace) -> "EditOptions":
         limits=media_limits(arguments),
     )
     given = (arguments.source, arguments.source_motion, arguments.source_landmarks)
-    check_edit_output(arguments.output, tuple(filter(None, (*given, arguments.timeline))))
+    inputs = tuple(filter(None, (*given, arguments.timeline)))
+    check_output(arguments.output, inputs, pictures=True)
     return options
 
 
@@ -260,10 +264,17 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
         got = "none" if arguments.source is None else "both"
         raise _wrong("--source or --person", "be given, one of them", got, "Choose one.")
     by_person = arguments.person is not None
+    by_motion = arguments.source_motion is not None
+    by_landmarks = arguments.source_landmarks is not None
+    # A rendered person has the model's size: only --source-box takes a part of it.
+    boxed = arguments.source_box is not None
     useless = {
-        "--source-motion": arguments.source_motion is not None and by_person,
-        "--source-landmarks": arguments.source_landmarks is not None
-        and (by_person or arguments.source_motion is not None),
+        "--source-motion": by_motion and by_person,
+        "--source-landmarks": by_landmarks and (by_person or by_motion),
+        "--detector": arguments.detector != "auto" and (by_person or by_motion or by_landmarks),
+        "--crop": arguments.crop != "auto" and (by_person or boxed),
+        "--recipe": arguments.recipe != "prepare"
+        and (by_person or boxed or arguments.crop != "auto"),
         "--paste-back": arguments.paste_back and by_person,
         "--person-frame": arguments.person_frame and not by_person,
         "--interpolate": arguments.interpolate is not None and arguments.timeline is None,

@@ -89,12 +89,15 @@ def add_limits(verb: argparse.ArgumentParser, *frames_flags: str) -> None:
 
     Args:
       verb: the verb's parser.
-      *frames_flags: the names of the limit on a clip's frames.
+      *frames_flags: the names of the limit on a clip's frames; none for a verb that reads no clip.
     """
     group = verb.add_argument_group("limits", "what is refused before it is decoded")
     group.add_argument(
         "--max-pixels", type=positive, metavar="N", help="pixels of a frame (64000000)"
     )
+    verb.set_defaults(max_clip_frames=None, max_duration=None)
+    if not frames_flags:
+        return
     group.add_argument(
         *frames_flags,
         dest="max_clip_frames",

@@ -102,6 +102,41 @@ def test_full_disk_is_one_line_and_status_2(recorded, capsys):
     assert said.startswith("error: No space left on device: o.mp4. Check") and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("lines", [3, 5000], ids=["buffered", "more than a pipe holds"])
+def test_a_reader_that_goes_stops_no_work(tmp_path, lines):
+    """Standard output closed by `head`: in silence to the end, with the status of the work."""
+    done = tmp_path / "done"
+    program = f"""
+import sys, types, pathlib
+from talking_heads_jax import cli
+
+def run(arguments):
+    for number in range({lines}):
+        print("a line of some length that fills the buffer", number)
+    pathlib.Path({str(done)!r}).write_text("done")
+    return 0
+
+cli.build_parser = lambda: types.SimpleNamespace(
+    parse_args=lambda argv: types.SimpleNamespace(run=run)
+)
+sys.exit(cli.main([]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    with process.stderr:
+        said = process.stderr.read()
+    assert process.wait() == 0
+    assert said == b"" and done.read_text() == "done"
+
+
+def test_another_broken_pipe_is_no_silence(recorded, capsys):
+    install_animate(recorded, error=BrokenPipeError(32, "Broken pipe"))
+    assert main(ANIMATE) == 2
+    assert capsys.readouterr().err.startswith("error: Broken pipe")
+
+
 def test_bug_keeps_its_traceback(recorded):
     install_animate(recorded, error=RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):

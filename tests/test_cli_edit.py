@@ -87,7 +87,13 @@ def test_words_of_the_options_are_those_of_the_library():
         (["--set", "head.yaw=1", "--together"], "have an effect"),
         (["--set", "head.yaw=1", "--output", "face.png"], "differ from the inputs"),
         (["--set", "head.yaw=1", "--output", "nowhere/a.png"], "existing folder"),
-        (["--set", "head.yaw=1", "--output", "a.gif"], "be a video or a folder"),
+        (["--set", "head.yaw=1", "--output", "a.gif"], "be a picture, a video or a folder"),
+        (["--set", "head.yaw=1", "--fps", "30"], "fps must have an effect"),
+        (["--timeline", "frames.csv", "--fps", "30"], "fps must have an effect"),
+        (["--timeline", "far.csv"], "far.csv must hold -180 to 180 (degrees)"),
+        (["--set", "head.yaw=1", "--detector", "dlib"], "--detector must have an effect"),
+        (["--set", "head.yaw=1", "--recipe", "eg3d_512", "--crop", "none"], "--recipe must have"),
+        (["--set", "head.yaw=1", "--crop", "none", "--source-box", *"0011"], "--crop must have"),
         (["--set", "head.yaw=1", "--source", "clip.mp4"], "be an image"),
         (["--set", "head.yaw=1", "--source-motion", "other.npz"], "fitted with 'procedural'"),
         (["--set", "head.yaw=1", "--fps", "nan"], "fps"),
@@ -97,11 +103,47 @@ def test_words_of_the_options_are_those_of_the_library():
 def test_mistakes_end_in_one_line(files, capsys, flags, word):
     rows = [{"frame": 0, "head.yaw": "__import__('os').system('true')"}]
     (files / "moves.json").write_text(json.dumps({"rows": rows}))
+    (files / "frames.csv").write_text("frame,head.yaw\n0,0\n3,30\n")
+    (files / "far.csv").write_text("frame,head.yaw\n0,0\n3,300\n")
     save_motion(files / "other.npz", state(size=(32, 32), morphable="ict"))
     assert edit(*flags) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and word in said and said.count("\n") == 1
     assert not (files / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--crop", "none"), ("--recipe", "gdpw_256"), ("--detector", "centre")]
+)
+def test_a_rendered_person_is_neither_looked_for_nor_cropped(files, capsys, flags):
+    assert edit("--set", "head.yaw=1", *flags, source=("--person", "20003")) == 2
+    assert f"{flags[0]} must have an effect" in capsys.readouterr().err
+
+
+def test_a_rate_spreads_a_timeline_in_seconds_over_a_sheet(files):
+    (files / "seconds.csv").write_text("time_s,head.yaw\n0,0\n1,30\n")
+    assert edit("--timeline", "seconds.csv", "--fps", "4") == 0
+    assert read_image(files / "out.png").shape == (12 + 128, 5 * 128, 3)
+
+
+@pytest.mark.parametrize("limit", ["--max-frames", "--max-duration"])
+def test_limits_are_those_of_a_picture(files, capsys, limit):
+    with pytest.raises(SystemExit):
+        edit("--set", "head.yaw=1", limit, "3")
+    assert f"unrecognized arguments: {limit}" in capsys.readouterr().err
+    assert edit("--set", "head.yaw=1", "--max-pixels", "1000") == 2
+    assert "pixels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["/proc/x.png", "/proc/x.mp4"])
+def test_an_output_that_cannot_be_written_is_told_first(files, capsys, monkeypatch, output):
+    def load(path):
+        raise AssertionError("it is too late")
+
+    monkeypatch.setattr(checkpoints, "load_model", load)
+    assert edit("--set", "head.yaw=1", output=output) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: output ") and said.count("\n") == 1
 
 
 def test_no_landmarks_says_what_to_give(files, capsys):

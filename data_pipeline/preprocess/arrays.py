@@ -103,6 +103,7 @@ def write_clips(
     split_seed: int = 0,
     mesh: Mesh | None = None,
     total: int | None = None,
+    notes: Sequence[str] = (),
     progress: bool = True,
 ) -> PrepareSummary:
     """Writes clips given as arrays in the form `prepare_dataset` writes.
@@ -121,6 +122,7 @@ def write_clips(
       split_seed: as `prepare_dataset`.
       mesh: what the vertices are corners of; needed by clips that have them.
       total: number of clips, for the progress bar; None if unknown.
+      notes: warnings for the user, of the data set as a whole.
       progress: shows a progress bar and prints the outcome.
 
     Returns:
@@ -157,7 +159,7 @@ def write_clips(
         split = _stated_split(rows, stated) or split_rows(
             rows, {}, None, test_fraction, split_seed, folder, []
         )
-        return finish(folder, rows, split, options, [], started, progress, mesh)
+        return finish(folder, rows, split, options, [], started, progress, mesh, notes=notes)
 
 
 def _stated_split(

@@ -157,6 +157,7 @@ def finish(
     progress: bool,
     mesh: Mesh | None = None,
     quality: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> PrepareSummary:
     """Writes records, clip table and manifest from the staged clips.
 
@@ -170,6 +171,7 @@ def finish(
       progress: shows a progress bar and prints the outcome.
       mesh: of the vertices, or None.
       quality: of tracking, over all clips; None where nothing was tracked.
+      notes: further warnings, of no single clip.
 
     Returns:
       What was done.
@@ -233,6 +235,7 @@ def finish(
             f"{centred} of {len(present)} clips have neither box nor landmarks: cropped to the"
             " centre square; give boxes or landmarks if the faces are not in the middle",
         )
+    warnings = [*notes, *warnings]
     summary = PrepareSummary(
         output=folder.path,
         clips=len(present),

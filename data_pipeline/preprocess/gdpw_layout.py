@@ -10,6 +10,7 @@ divides them by the width as they are, so that its meshes lie half a pixel up an
 picture. Its z is in half widths of the fitter's picture, ours in pixels. Letters: v vertices.
 """
 
+import dataclasses
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from data_pipeline.mesh import mesh_of_model
 from data_pipeline.preprocess.arrays import ClipFrames, write_clips
 from data_pipeline.preprocess.discovery import natural_key
 from data_pipeline.preprocess.finishing import PrepareSummary
+from data_pipeline.preprocess.staged_clips import MIN_FRAMES
 from talking_heads_jax.errors import ArgumentError, DataError, check_file, requirement
 from talking_heads_jax.media.image import read_image
 from talking_heads_jax.morphable.base import MorphableModel
@@ -137,8 +139,8 @@ def import_gdpw(
 ) -> PrepareSummary:
     """Writes official data in the form that training reads; continues what was interrupted.
 
-    Frames without a mesh are left out, and clips of fewer than two frames. Records store vertices
-    rounded to 1/32 px.
+    Images without a mesh are left out, and clips of fewer than two frames; the summary counts the
+    first and names the second. Records store vertices rounded to 1/32 px.
 
     Args:
       folder: of persons, see the top of this file.
@@ -155,19 +157,25 @@ def import_gdpw(
     Raises:
       ArgumentError: a size that would enlarge, or lz4 is not installed.
       DataError: no clip, a damaged file, an image of another size, vertices of another mesh, or an
-        output of other data.
+        output of other data: also of a folder whose clips had more or fewer frames.
     """
     _lz4()
     if not 0 < size <= OFFICIAL_SIDE:
         raise ArgumentError(
             requirement("size", f"lie in [1, {OFFICIAL_SIDE}]", size, "The crops have 256 px.")
         )
-    clips = find_official_clips(Path(folder))
-    if not clips:
+    found = find_official_clips(Path(folder))
+    clips = found.images
+    if not any(len(images) >= MIN_FRAMES for images in clips.values()):
         raise _refused(
             Path(folder), f"hold PERSON/VIDEO/CLIP/NNNNNNN{_IMAGE} with {_VERTICES} beside", "none"
         )
-    recipe = {"made_by": "import_gdpw", "morphable": model.name, "clips": sorted(clips)}
+    counts = {name: len(clips[name]) for name in sorted(clips)}
+    recipe = {"made_by": "import_gdpw", "morphable": model.name, "clips": counts}
+    notes = []
+    if found.without_mesh:
+        total = found.without_mesh + sum(counts.values())
+        notes.append(f"{found.without_mesh} of {total} images have no mesh ({_VERTICES})")
 
     def remaining(staged: frozenset[str]) -> Iterator[ClipFrames]:
         return (_read_clip(name, clips[name], model) for name in clips if name not in staged)
@@ -184,22 +192,42 @@ def import_gdpw(
         split_seed=split_seed,
         mesh=mesh_of_model(model),
         total=len(clips),
+        notes=notes,
         progress=progress,
     )
 
 
-def find_official_clips(folder: Path) -> dict[str, list[Path]]:
-    """Clips below a folder: PERSON/VIDEO/CLIP → the images that have a mesh, by their number.
+@dataclasses.dataclass(frozen=True)
+class OfficialClips:
+    """What lies below a folder.
+
+    Attributes:
+      images: PERSON/VIDEO/CLIP → the images that have a mesh, by their number; possibly none.
+      without_mesh: how many further images there are.
+    """
+
+    images: dict[str, list[Path]]
+    without_mesh: int
+
+
+def find_official_clips(folder: Path) -> OfficialClips:
+    """All clips below a folder, those that are too short for training, too.
 
     Args:
       folder: of persons.
     """
     clips: dict[str, list[Path]] = {}
+    without_mesh = 0
     for path in folder.glob(f"*/*/*/*{_IMAGE}"):
-        if _NUMBERED.fullmatch(path.name) and _mesh_file(path).is_file():
-            clips.setdefault(path.parent.relative_to(folder).as_posix(), []).append(path)
-    found = {name: sorted(clips[name], key=_number) for name in sorted(clips, key=natural_key)}
-    return {name: images for name, images in found.items() if len(images) > 1}
+        if not _NUMBERED.fullmatch(path.name):
+            continue
+        images = clips.setdefault(path.parent.relative_to(folder).as_posix(), [])
+        if _mesh_file(path).is_file():
+            images.append(path)
+        else:
+            without_mesh += 1
+    ordered = {name: sorted(clips[name], key=_number) for name in sorted(clips, key=natural_key)}
+    return OfficialClips(ordered, without_mesh)
 
 
 def _read_clip(name: str, images: list[Path], model: MorphableModel) -> ClipFrames:
@@ -209,7 +237,7 @@ def _read_clip(name: str, images: list[Path], model: MorphableModel) -> ClipFram
         (_read_crop(path) for path in images),
         identity_id=name.split("/")[0],
         morphable=model.name,
-        vertices=np.stack(meshes),
+        vertices=np.stack(meshes) if meshes else None,
     )
 
 

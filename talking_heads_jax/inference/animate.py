@@ -24,6 +24,7 @@ from talking_heads_jax.inference.animate_options import (
     AnimateResult,
     check_options,
     refuse_options,
+    refuse_unused_framing,
     with_settings,
 )
 from talking_heads_jax.inference.animator import (
@@ -32,7 +33,13 @@ from talking_heads_jax.inference.animator import (
     StreamFrame,
     check_pose_editor,
 )
-from talking_heads_jax.inference.clips import check_output, frame_at, is_video, open_sink
+from talking_heads_jax.inference.clips import (
+    check_output,
+    frame_at,
+    is_picture,
+    is_video,
+    open_sink,
+)
 from talking_heads_jax.inference.driven_pose import (
     check_motion_model,
     is_motion_file,
@@ -79,7 +86,7 @@ def animate_files(
       driving: a video, or a motion file of `talking-heads track --save` for models with a pose
         editor and mesh-driven ones; for these also an image.
       output: an .mp4 file (replaced when all went well), or a name without suffix for a new folder
-        of png files.
+        of png files; driven by an image also a picture.
       options: how; the defaults when None.
       log: takes notes, one line each.
 
@@ -97,7 +104,7 @@ def animate_files(
     options = options or AnimateOptions()
     source, driving, output = Path(source), Path(driving), Path(output)
     check_options(options)
-    check_output(output, (source, driving))
+    check_output(output, (source, driving), pictures=not is_video(driving))
     loaded = load_model(Path(checkpoint))
     model = with_settings(loaded.model, options)
     return animate_clip(model, loaded.variables, source, driving, output, options=options, log=log)
@@ -120,7 +127,7 @@ def animate_clip(
       variables: network name -> linen variables.
       source: image or video.
       driving: a video or a motion file; with meshes also an image.
-      output: an .mp4 file, or a new folder.
+      output: an .mp4 file, or a new folder; driven by an image also a picture.
       options: how.
       log: takes notes, one line each.
 
@@ -134,7 +141,7 @@ def animate_clip(
       MediaError: if a file cannot be read or written.
     """
     check_options(options)
-    check_output(output, (source, driving))
+    check_output(output, (source, driving), pictures=not is_video(driving))
     notes: list[str] = []
 
     def note(text: str | None) -> None:
@@ -144,7 +151,8 @@ def animate_clip(
 
     animate = animate_by_meshes if is_mesh_driven(model) else _animate_by_keypoints
     result = animate(model, variables, source, driving, output, options, note)
-    log(f"{output}: {result.frames} frames at {result.fps:g} frames/s")
+    rate = "" if is_picture(output) else f" at {result.fps:g} frames/s"
+    log(f"{output}: {result.frames} frame{'s' if result.frames > 1 else ''}{rate}")
     return dataclasses.replace(result, notes=tuple(notes))
 
 
@@ -158,8 +166,8 @@ def _animate_by_keypoints(
     note: Callable[[str | None], None],
 ) -> AnimateResult:
     """Systems that need only images: they see their motion in the driving pictures."""
-    _check_keypoint_options(options)
     by_motion_file = is_motion_file(driving)
+    _check_keypoint_options(options, by_motion_file)
     if by_motion_file:
         check_motion_model(model, variables)
     relative = options.relative is not False
@@ -193,6 +201,8 @@ def _animate_by_video(
     )
     for text in framing.notes:
         note(text)
+    if reader.frame_count:  # as the file states it
+        animator.batch_size = min(animator.batch_size, reader.frame_count)
     animator.set_source(scene.framing.crop(scene.portrait), pose_deg=options.pose)
     rest = None
     if animator.relative:
@@ -242,6 +252,7 @@ def _animate_by_motion(
     for text in motion.notes:
         note(text)
     note("motion: the file's angles turn the head by the pose editor; its expressions are not used")
+    animator.batch_size = min(animator.batch_size, len(motion.offsets_rad))
     animator.set_source(scene.framing.crop(scene.portrait))
     count, size = 0, scene.output_size(animator.model.resolution)
     with open_sink(output, fps=motion.fps, size=size, audio_from=None) as sink:
@@ -280,7 +291,7 @@ def compose_frame(frame: StreamFrame, options: AnimateOptions) -> np.ndarray:
     return side_by_side([draw_keypoints(image, motion.value) for image, motion in panels])
 
 
-def _check_keypoint_options(options: AnimateOptions) -> None:
+def _check_keypoint_options(options: AnimateOptions, by_motion_file: bool) -> None:
     """Raises for options that a system which sees its motion in pictures has no use for."""
     refuse_options(
         options,
@@ -288,6 +299,15 @@ def _check_keypoint_options(options: AnimateOptions) -> None:
         "a mesh-driven model",
         "Leave it out: this model sees its motion in the driving pictures.",
     )
+    cropped = ("source",) if by_motion_file else ("source", "driving")
+    looked_for = [
+        what
+        for what in cropped
+        if options.crop == AUTO
+        and getattr(options, f"{what}_box") is None
+        and getattr(options, f"{what}_landmarks") is None
+    ]
+    refuse_unused_framing(options, cropped, looked_for)
     one_only = (options.source_landmarks is None) != (options.driving_landmarks is None)
     if one_only and options.crop != AUTO:
         raise ArgumentError(

@@ -17,6 +17,7 @@ from talking_heads_jax.inference.animate_options import (
     AnimateOptions,
     AnimateResult,
     refuse_options,
+    refuse_unused_framing,
 )
 from talking_heads_jax.inference.clips import is_video, open_sink
 from talking_heads_jax.inference.driven_pose import is_motion_file
@@ -73,7 +74,7 @@ def animate_by_meshes(
       variables: network name -> linen variables.
       source: an image.
       driving: a video, an image, or a motion file.
-      output: an .mp4 file, or a new folder.
+      output: an .mp4 file, or a new folder; driven by an image also a picture.
       options: how.
       note: takes what was done.
 
@@ -100,6 +101,8 @@ def animate_by_meshes(
     if track.variable_frame_rate:
         note(f"driving: frames at uneven times, written evenly at {track.fps:g} a second")
     face, track = (dataclasses.replace(each, notes=()) for each in (face, track))
+    # A batch is filled up by copies: no more of them than there are frames.
+    animator.batch_size = min(animator.batch_size, len(track))
     scene = Scene(source, model.resolution, options, note, track=face)
     framing = _driving_framing(driving, track, model.resolution, options, note)
 
@@ -178,6 +181,13 @@ def _check_options(options: AnimateOptions, source: Path, driving: Path) -> None
                     "A motion file holds landmarks and the fit to them: give one of the two.",
                 )
             )
+    untracked = ("source",) if is_motion_file(driving) else ("source", "driving")
+    looked_for = [
+        what
+        for what in untracked
+        if not getattr(options, f"{what}_motion") and not getattr(options, f"{what}_landmarks")
+    ]
+    refuse_unused_framing(options, ("source", "driving"), looked_for)
 
 
 def _read_tracks(

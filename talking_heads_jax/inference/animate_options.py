@@ -1,6 +1,7 @@
 """What can be chosen when a portrait is animated, and what comes back."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from talking_heads_jax.errors import ArgumentError, requirement
@@ -171,6 +172,29 @@ def refuse_options(options: AnimateOptions, names: tuple[str, ...], why: str, re
         value = getattr(options, name)
         if value != getattr(default, name):
             raise ArgumentError(requirement(name, f"be used with {why}", value, remedy))
+
+
+def refuse_unused_framing(
+    options: AnimateOptions, cropped: Sequence[str], looked_for: Sequence[str]
+) -> None:
+    """Raises for a crop, recipe or detector that nothing would use.
+
+    Args:
+      options: what was chosen.
+      cropped: which of "source" and "driving" have pictures, or frames, to crop.
+      looked_for: in which of them a detector looks for the face.
+
+    Raises:
+      ArgumentError: naming the first one that was chosen.
+    """
+    remedy = "Leave it out."
+    free = [what for what in cropped if getattr(options, f"{what}_box") is None]
+    if not free:
+        refuse_options(options, ("crop", "recipe"), "a file without a box", remedy)
+    if options.crop != AUTO:
+        refuse_options(options, ("recipe",), "crop auto, which finds the face", remedy)
+    if not looked_for:
+        refuse_options(options, ("detector",), "a file whose face has to be found", remedy)
 
 
 def with_settings(model: TalkingHead, options: AnimateOptions) -> TalkingHead:

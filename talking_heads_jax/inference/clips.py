@@ -1,9 +1,10 @@
-"""Files around an animation: square frames in, video or picture-folder sinks out.
+"""Files around an animation: square frames in; sinks of a video, a picture or a folder out.
 
 Everything streams: a reader holds one frame, a sink keeps none. Letters: t time, h w image.
 """
 
 import contextlib
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -175,37 +176,67 @@ class _PictureFolder:
         self._count += 1
 
 
-def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
+class _OnePicture:
+    """Keeps one frame for a picture."""
+
+    def __init__(self) -> None:
+        self.frame: np.ndarray | None = None
+
+    def write(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+        if self.frame is not None:
+            raise MediaError(
+                requirement("a picture", "take one frame", "more", f"Write a {VIDEO_SUFFIX}.")
+            )
+        self.frame = frame
+
+
+def is_picture(output: Path) -> bool:
+    """Whether an output is one picture, by its name, and not a folder of that name.
+
+    Args:
+      output: what a user named.
+    """
+    return output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+
+
+def check_output(output: Path, inputs: tuple[Path, ...], *, pictures: bool = False) -> None:
     """Raises if the output could not be written, or would destroy what is there.
+
+    To know the first, a file is created beside the output, or in an existing folder, and removed.
 
     Args:
       output: a video file (replaced if it exists), or a name without suffix: a folder of pictures,
         which must be new or empty.
       inputs: the files that are read.
+      pictures: whether it may be a picture, too (replaced if it exists).
 
     Raises:
       ArgumentError: if the output is one of the inputs, a folder with files, of an unknown suffix,
-        or its parent folder does not exist.
+        or its folder does not exist or cannot be written to.
     """
     if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
         raise ArgumentError(
             requirement("output", "differ from the inputs", output, "Give another file name.")
         )
-    if output.suffix.lower() not in ("", VIDEO_SUFFIX) and not output.is_dir():
+    known = output.suffix.lower() in ("", VIDEO_SUFFIX) or (pictures and is_picture(output))
+    if not known and not output.is_dir():
+        may_be = "a picture, a video or a folder" if pictures else "a video or a folder"
+        endings = ", ".join((*(IMAGE_SUFFIXES if pictures else ()), VIDEO_SUFFIX))
         raise ArgumentError(
             requirement(
                 "output",
-                "be a video or a folder",
+                f"be {may_be}",
                 output.name,
-                f"End it in {VIDEO_SUFFIX}, or in nothing for a folder of png files.",
+                f"End it in {endings}, or in nothing for a folder of png files.",
             )
         )
-    if not output.suffix and output.exists() and not output.is_dir():
+    if not output.suffix and (output.exists() or output.is_symlink()) and not output.is_dir():
+        what = "file" if output.exists() else "broken link"
         raise ArgumentError(
             requirement(
                 "output",
                 "be a new folder, or a video",
-                f"the file {output}",
+                f"the {what} {output}",
                 f"Give another name, or end it in {VIDEO_SUFFIX}.",
             )
         )
@@ -217,39 +248,87 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
         raise ArgumentError(
             requirement("output", "lie in an existing folder", output, "Create the folder first.")
         )
+    folder = output if output.is_dir() else output.absolute().parent
+    try:
+        with tempfile.NamedTemporaryFile(prefix=f".{output.name}.", suffix=".partial", dir=folder):
+            pass
+    except OSError as error:
+        raise ArgumentError(
+            requirement(
+                f"output {output}",
+                "be writable",
+                error.strerror or error,
+                "Choose another folder, or check its rights and space.",
+            )
+        ) from error
 
 
 @contextlib.contextmanager
 def open_sink(
     output: Path, *, fps: float, size: tuple[int, int], audio_from: Path | None
 ) -> Iterator[FrameSink]:
-    """Opens a video writer, or a folder of png files when the name has no suffix.
+    """Opens a video writer, a picture of one frame, or a folder of png files without a suffix.
 
-    Either way nothing appears at `output` unless the block ends without an error.
+    In any case nothing appears at `output` unless the block ends without an error.
 
     Args:
       output: where to; see `check_output`.
       fps: frames per second of the video.
       size: height, width of the frames in pixels.
-      audio_from: a video whose sound is carried over; None for silence. Ignored for folders.
+      audio_from: a video whose sound is carried over; None for silence. Of videos only.
 
     Yields:
       A sink with `write`.
 
     Raises:
-      MediaError: if the video cannot be written.
+      MediaError: if it cannot be written, or a picture is given a second frame.
     """
-    if output.suffix and not output.is_dir():
+    if is_picture(output):
+        picture = _OnePicture()
+        yield picture
+        if picture.frame is not None:
+            write_image(output, picture.frame)
+    elif output.suffix and not output.is_dir():
         with VideoWriter(output, fps, size, audio_from=audio_from) as writer:
             yield writer
-        return
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+    else:
+        with _picture_folder(output) as folder:
+            yield folder
+
+
+@contextlib.contextmanager
+def _picture_folder(output: Path) -> Iterator[_PictureFolder]:
+    """Frames are collected in a hidden folder, which is only thrown away if the block fails."""
+    # A folder that is there may be a link, a mount point or where we stand: it cannot be replaced.
+    inside = output.is_dir()
+    home = output if inside else output.absolute().parent
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=home))
     try:
         yield _PictureFolder(partial)
-        partial.chmod(0o755)
-        if output.is_dir():
-            output.rmdir()
-        partial.rename(output)
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    try:
+        if inside:
+            _move_up(partial, output)
+        else:
+            partial.chmod(0o755)
+            partial.rename(output)
+    except OSError as error:
+        raise MediaError(
+            requirement(
+                f"{output}",
+                "take the finished frames",
+                error.strerror or error,
+                f"They are kept: take them from {partial}.",
+            )
+        ) from error
+
+
+def _move_up(partial: Path, folder: Path) -> None:
+    """Moves all files of a folder into the one it lies in, if nothing else has come there."""
+    if any(path.name != partial.name for path in folder.iterdir()):
+        raise FileExistsError(errno.EEXIST, "other files that have come there meanwhile")
+    for path in sorted(partial.iterdir()):
+        path.rename(folder / path.name)
+    partial.rmdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from talking_heads_jax.errors import ArgumentError, check_choice, requirement
-from talking_heads_jax.inference.clips import check_output, is_video, open_sink
+from talking_heads_jax.inference.clips import check_output, is_picture, is_video, open_sink
 from talking_heads_jax.inference.edit_changes import (
     Change,
     frame_count,
@@ -40,7 +40,7 @@ from talking_heads_jax.inference.framing import Framing, FramingOptions, find_fr
 from talking_heads_jax.inference.mesh_animator import MeshAnimator
 from talking_heads_jax.inference.mesh_motion import load_driver_model
 from talking_heads_jax.inference.overlay import side_by_side
-from talking_heads_jax.media.image import IMAGE_SUFFIXES, read_image, write_image
+from talking_heads_jax.media.image import read_image, write_image
 from talking_heads_jax.media.limits import DEFAULT_LIMITS, MediaLimits, check_side
 from talking_heads_jax.models.base import TalkingHead, Variables
 from talking_heads_jax.morphable.base import MorphableModel
@@ -183,11 +183,14 @@ def edit_portrait(
         log(text)
 
     output = Path(output)
-    is_picture = check_edit_output(output, ())
+    check_output(output, (), pictures=True)
+    still = is_picture(output)
     animator = MeshAnimator(model, variables, batch_size=options.batch_size)
     driver = load_driver_model(model) if driver is None else driver
-    changes, fps = planned_changes(driver, options)
-    if is_picture:
+    changes, fps = planned_changes(driver, options, still=still)
+    # A batch is filled up by copies: no more of them than there are frames.
+    animator.batch_size = min(animator.batch_size, frame_count(changes))
+    if still:
         check_sheet(frame_count(changes))
     check_source(portrait.track, driver)
     framing = _framing(portrait, animator.resolution, options)
@@ -199,7 +202,7 @@ def edit_portrait(
     for text in clip.notes:
         note(text)
     frames = _composed(animator, driver, portrait, source, clip, framing, options)
-    if not is_picture:
+    if not still:
         size = portrait.image.shape[:2] if options.paste_back else (side, side * _panels(options))
         with open_sink(output, fps=fps, size=size, audio_from=None) as sink:
             for frame in frames:
@@ -212,18 +215,22 @@ def edit_portrait(
     return EditResult(output, len(clip), tuple(notes))
 
 
-def planned_changes(driver: MorphableModel, options: EditOptions) -> tuple[Sequence[Change], float]:
+def planned_changes(
+    driver: MorphableModel, options: EditOptions, *, still: bool = False
+) -> tuple[Sequence[Change], float]:
     """Everything that the options state of a model's face.
 
     Args:
       driver: the morphable model.
       options: presets, settings, timeline and sweeps.
+      still: whether the result is a picture, of which a rate says nothing unless a timeline is in
+        seconds.
 
     Returns:
       The changes, and frames a second.
 
     Raises:
-      ArgumentError: an unknown quantity, or too many frames.
+      ArgumentError: an unknown quantity, too many frames, or a rate that has no effect.
       DataError: the timeline cannot be used.
     """
     quantities = quantities_of(driver)
@@ -231,12 +238,16 @@ def planned_changes(driver: MorphableModel, options: EditOptions) -> tuple[Seque
     for change in typed:
         find_quantity(quantities, change.name)
     changes = preset_changes(options.presets, quantities)
-    fps = options.fps
+    fps, in_seconds = options.fps, False
     if options.timeline is not None:
         timeline = read_timeline(
             options.timeline, quantities, fps=fps, interpolate=options.interpolate
         )
         changes, fps = [*changes, *timeline.changes], timeline.fps
+        in_seconds = timeline.in_seconds
+    if still and options.fps is not None and not in_seconds:
+        got = "a picture, and no timeline in time_s"
+        raise ArgumentError(requirement("fps", "have an effect", got, "Leave it out."))
     changes = [*changes, *typed]
     frame_count(changes)
     return changes, DEFAULT_FPS if fps is None else fps
@@ -286,33 +297,6 @@ def portrait_from_files(
         limits=limits,
     )
     return Portrait(image, track)
-
-
-def check_edit_output(output: Path, inputs: tuple[Path, ...]) -> bool:
-    """Raises if the output could not be written, or would destroy what is there.
-
-    Args:
-      output: a picture or what `clips.check_output` takes.
-      inputs: the files that are read.
-
-    Returns:
-      Whether it is a picture.
-
-    Raises:
-      ArgumentError: see `clips.check_output`.
-    """
-    if output.suffix.lower() not in IMAGE_SUFFIXES or output.is_dir():
-        check_output(output, inputs)
-        return False
-    if not output.absolute().parent.is_dir():
-        raise ArgumentError(
-            requirement("output", "lie in an existing folder", output, "Create the folder first.")
-        )
-    if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
-        raise ArgumentError(
-            requirement("output", "differ from the inputs", output, "Give another file name.")
-        )
-    return True
 
 
 def _framing(portrait: Portrait, resolution: int, options: EditOptions) -> Framing:

@@ -228,7 +228,9 @@ def _jaw(model: MorphableModel, row: int) -> Iterator[Quantity]:
 
 
 def _camera() -> Iterator[Quantity]:
-    units = ("factor of the source's", *("share of the crop, from the source's place",) * 2)
+    # Under a perspective camera what is nearer than the model's origin moves further.
+    shift = "share of the crop that the model's origin moves, from the source's place"
+    units = ("factor of the source's", shift, shift)
     for axis, (name, unit) in enumerate(zip(CAMERA_NAMES, units, strict=True)):
         yield Quantity(
             f"camera.{name}",

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,10 +47,12 @@ class Timeline:
     Attributes:
       changes: one per column.
       fps: frames a second, the file's own or the caller's.
+      in_seconds: whether its rows are at times; otherwise at numbers of frames.
     """
 
     changes: tuple[Change, ...]
     fps: float
+    in_seconds: bool
 
 
 def read_timeline(
@@ -74,7 +77,7 @@ def read_timeline(
     Raises:
       ArgumentError: a column is no known quantity.
       DataError: the file is missing, too large, of another format, or holds what is no finite
-        number.
+        number, or a value beyond what its quantity may be.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -97,7 +100,8 @@ def read_timeline(
     how = interpolate or options.get("interpolate", INTERPOLATIONS[0])
     if how not in INTERPOLATIONS:
         _refuse(where, f"interpolate by {' or '.join(INTERPOLATIONS)}", how)
-    return Timeline(tuple(_changes(header, table, where, quantities, rate, how)), rate)
+    changes = _changes(header, table, where, quantities, rate, how)
+    return Timeline(tuple(changes), rate, in_seconds=_TIME in header)
 
 
 def check_fps(fps: float) -> float:
@@ -139,8 +143,16 @@ def _json_table(text: str, where: str) -> tuple[list[str], np.ndarray, dict[str,
     def refuse_constant(word: str) -> NoReturn:
         raise ValueError(word)
 
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object of the file, whose first of two equal keys json would drop."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            _refuse(where, "have each key once in an object", f"{twice!r} twice")
+        return found
+
     try:
-        content = json.loads(text, parse_constant=refuse_constant)
+        content = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         raise DataError(requirement(where, "be readable json", error, _REMEDY)) from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
@@ -211,16 +223,30 @@ def _changes(
         if text == clocks[0]:
             continue
         name, offset = parse_offset_name(text)
-        known = find_quantity(quantities, name, what=f"a column of {where}").name
-        if seen.setdefault((known, offset), text) != text or header.count(text) > 1:
+        known = find_quantity(quantities, name, what=f"a column of {where}")
+        if seen.setdefault((known.name, offset), text) != text or header.count(text) > 1:
             _refuse(where, "have each quantity once", text)
         stated = np.flatnonzero(np.isfinite(table[:, column]))
         if len(stated):
+            _check_range(known, table[:, column], stated, where, text, offset)
             values = _sampled(times[stated], table[stated, column], count, how)
-            changes.append(Change(known, values, offset, layer=TIMELINE))
+            changes.append(Change(known.name, values, offset, layer=TIMELINE))
     if not changes:
         _refuse(where, "state a quantity", "no number at all")
     return changes
+
+
+def _check_range(
+    known: Quantity, cells: np.ndarray, stated: np.ndarray, where: str, text: str, offset: bool
+) -> None:
+    """Raises for a row beyond what is accepted, before interpolation makes other numbers of it."""
+    low, high = known.least, known.most
+    if offset:  # what it is added to is not known here, but lies within the same range
+        low, high = low - high, high - low
+    wrong = [row for row in stated if not low <= cells[row] <= high]
+    if wrong:
+        got = f"{cells[wrong[0]]:g} as {text} of row {wrong[0]}"
+        _refuse(where, f"hold {low:g} to {high:g} ({known.unit})", got)
 
 
 def _frame_numbers(clock: np.ndarray, where: str, name: str, fps: float) -> np.ndarray:

@@ -206,9 +206,11 @@ def find_framing(
         if track is None:  # a wrong file is an error all the same
             read_landmarks(options.landmarks, frame_size=size)
         return _middle(what, size, resolution, "of the model's size, so not cropped by landmarks")
-    finder = "its landmarks"
     if track is None:
         finder, track = _look(what, path, size, options, limits)
+    else:
+        known = np.isfinite(track.landmarks68_px).any()
+        finder = "its landmarks" if known else "its boxes (its track has no landmarks)"
     if track is None or not track.face.any():
         why = "no face was found" if track is not None else finder
         return _middle(what, size, resolution, why)

@@ -5,6 +5,7 @@ joints.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from talking_heads_jax.geometry.cameras import head_rotation_from_angles
 from talking_heads_jax.morphable.base import MorphableModel
 from talking_heads_jax.morphable.landmarks import NUM_LANDMARKS
 from talking_heads_jax.tracking.fit_model import (
+    TOLD_JOINTS,
     LandmarkModel,
     Skeleton,
     landmark_model,
@@ -34,15 +36,16 @@ _FRAMES_AT_ONCE = 16
 class FaceFit(NamedTuple):
     """A fitted clip, in numpy arrays; frames without a face are NaN.
 
-    A point p of the model at rest pose of the head (root and neck), in centimetres, becomes
-    q = R p with R = `head_rotation_from_angles(angles)`. Under weak perspective it is seen at
+    A point p of the model, posed by its joints, in centimetres, becomes q = R p with
+    R = `head_rotation_from_angles(angles)`. Under weak perspective it is seen at
     offset_px + scale_px · (q_x, -q_y), under perspective at
     principal_px + (offset_px - principal_px + scale_px · (q_x, -q_y)) / (1 - q_z / depth_cm).
 
     Attributes:
       shape_coeffs: (K,) float32.
       expression_coeffs: (t E) float32.
-      joint_pose: (t 3j) float32 axis-angle of the model's joints, 0 for root and neck.
+      joint_pose: (t 3j) float32 axis-angle of the model's joints. A fit leaves root and neck at 0;
+        exact states and edits may turn them.
       angles: (t 3) float32 yaw, pitch, roll of the head in radians.
       scale_px: (t,) float32 pixels per centimetre at the model's origin.
       offset_px: (t 2) float32 where the model's origin is seen.
@@ -73,14 +76,20 @@ class FaceFit(NamedTuple):
 def fit_landmarks_px(model: MorphableModel, fit: FaceFit) -> np.ndarray:
     """The model's 68 landmarks (t 68 2) of a fit, in pixels; with their biases, if it has them.
 
+    All joints count: where others than a fit's own are turned (root and neck, of exact states and
+    of edits), landmarks are those of the posed vertices.
+
     Args:
       model: that was fitted.
-      fit: of `fit_clip`.
+      fit: of `fit_clip`, or of a track: `tracker.fit_of`.
 
     Raises:
-      ArgumentError: if the fit is not of this model.
+      ArgumentError: if the fit is not of this model, or has biases and such joints: biases are of
+        the unturned head.
     """
     _check_fit(model, fit)
+    if _turns_other_joints(model, fit):
+        return _posed_landmarks_px(model, fit)
     parts, skeleton = landmark_model(model, np.arange(NUM_LANDMARKS))
     times = len(fit.angles)
     joints = fit.joint_pose.reshape(times, -1, 3)[:, list(skeleton.free)]
@@ -106,18 +115,9 @@ def fit_vertices_px(model: MorphableModel, fit: FaceFit) -> np.ndarray:
       ArgumentError: if the fit is not of this model.
     """
     _check_fit(model, fit)
-    times = len(fit.angles)
-    result = np.empty((times, model.num_vertices, 3), np.float32)
-    for start in range(0, times, _FRAMES_AT_ONCE):
-        here = slice(start, min(start + _FRAMES_AT_ONCE, times))
-        expression = _with_padding(fit.expression_coeffs[here])
-        pose = _with_padding(fit.joint_pose[here])
-        shape = np.broadcast_to(fit.shape_coeffs, (len(pose), len(fit.shape_coeffs)))
-        vertices = model.vertices(
-            FaceCoefficients(shape, expression, pose.reshape(len(pose), -1, 3))
-        )
-        vertices = np.asarray(vertices)[: here.stop - start] * model.centimetres_per_unit
-        result[here] = _to_px(vertices, fit, here)
+    result = np.empty((len(fit.angles), model.num_vertices, 3), np.float32)
+    for here, vertices in _vertices(model, fit):
+        result[here] = _to_px(vertices * model.centimetres_per_unit, fit, here)
     return result
 
 
@@ -138,6 +138,46 @@ def fit_joints_px(model: MorphableModel, fit: FaceFit) -> np.ndarray:
     joints = model.posed_joints(FaceCoefficients(shape, expression, pose.reshape(len(pose), -1, 3)))
     points = np.asarray(joints)[:times] * model.centimetres_per_unit
     return _to_px(points, fit, slice(None))[..., :2]
+
+
+def _vertices(model: MorphableModel, fit: FaceFit) -> Iterator[tuple[slice, np.ndarray]]:
+    """The posed vertices (n v 3), in the model's units, of some frames of a fit at a time."""
+    times = len(fit.angles)
+    for start in range(0, times, _FRAMES_AT_ONCE):
+        here = slice(start, min(start + _FRAMES_AT_ONCE, times))
+        expression = _with_padding(fit.expression_coeffs[here])
+        pose = _with_padding(fit.joint_pose[here])
+        shape = np.broadcast_to(fit.shape_coeffs, (len(pose), len(fit.shape_coeffs)))
+        vertices = model.vertices(
+            FaceCoefficients(shape, expression, pose.reshape(len(pose), -1, 3))
+        )
+        yield here, np.asarray(vertices)[: here.stop - start]
+
+
+def _turns_other_joints(model: MorphableModel, fit: FaceFit) -> bool:
+    """Whether joints are turned that the reduced model of `fit_model` keeps at rest."""
+    known = set(TOLD_JOINTS)
+    rows = [row for row, name in enumerate(model.joint_names) if name not in known]
+    pose = fit.joint_pose.reshape(len(fit.angles), len(model.joint_names), 3)[:, rows]
+    return bool((np.abs(pose) > 0).any())  # NaN, a frame without a face, is not turned
+
+
+def _posed_landmarks_px(model: MorphableModel, fit: FaceFit) -> np.ndarray:
+    """`fit_landmarks_px` by way of all vertices."""
+    if fit.landmark_bias_cm.any():
+        raise ArgumentError(
+            requirement(
+                "a fit with landmark biases",
+                "leave all joints but the jaw at rest",
+                "turned ones",
+                "Set landmark_bias_cm to 0.",
+            )
+        )
+    result = np.empty((len(fit.angles), NUM_LANDMARKS, 2), np.float32)
+    for here, vertices in _vertices(model, fit):
+        points = np.asarray(model.landmarks68(vertices)) * model.centimetres_per_unit
+        result[here] = _to_px(points, fit, here)[..., :2]
+    return result
 
 
 @functools.partial(jax.jit, static_argnames="skeleton")

@@ -1,5 +1,6 @@
 """GDPW's official files: the pixel rule there and back, what is refused, and a whole import."""
 
+import shutil
 import struct
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,7 +45,7 @@ def lz4() -> object:
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory, lz4: object) -> Path:
-    """Two people with three frames each, and a third one whose clip is one frame short."""
+    """Two people with three frames each; of a third one a mesh is missing, of a fourth all."""
     folder = tmp_path_factory.mktemp("official")
     for person, numbers in (("id1", (2, 10, 9)), ("id2", (0, 1, 2)), ("id3", (0,))):
         clip = folder / person / "video" / "00#99"
@@ -54,7 +55,10 @@ def official(tmp_path_factory: pytest.TempPathFactory, lz4: object) -> Path:
             Image.new("RGB", (256, 256), color).save(clip / f"{number:07d}_img.jpg", quality=95)
             vertices = official_mesh(number + 100 * int(person[-1]))
             write_official_vertices(clip / f"{number:07d}_posed_vertx.lz4", vertices)
-    Image.new("RGB", (256, 256)).save(folder / "id3" / "video" / "00#99" / "0000005_img.jpg")
+    (folder / "id4" / "video" / "00#99").mkdir(parents=True)
+    for person in ("id3", "id4"):
+        path = folder / person / "video" / "00#99" / "0000005_img.jpg"
+        Image.new("RGB", (256, 256)).save(path)
     return folder
 
 
@@ -112,9 +116,19 @@ def test_damaged_and_hostile_files_are_refused(lz4: object, tmp_path: Path) -> N
 
 
 def test_import_writes_records_that_training_reads(official: Path, tmp_path: Path) -> None:
-    assert [len(images) for images in find_official_clips(official).values()] == [3, 3]
+    found = find_official_clips(official)
+    assert [len(images) for images in found.images.values()] == [3, 3, 1, 0]
+    assert found.without_mesh == 2
     output = tmp_path / "data"
-    import_gdpw(official, output, model=MODEL, size=64, image_format="png", progress=False)
+    options = {"model": MODEL, "size": 64, "image_format": "png", "progress": False}
+    summary = import_gdpw(official, output, **options)
+    # What is not in the records is told: now, in the manifest, and by a further run.
+    for told in (summary, import_gdpw(official, output, **options)):
+        assert told.warnings == ("2 of 9 images have no mesh (_posed_vertx.lz4)",)
+        assert told.skipped == {
+            f"id{person}/video/00#99": f"{count} frames: a pair needs 2"
+            for person, count in ((3, 1), (4, 0))
+        }
     mesh = read_mesh(output)
     assert mesh.morphable == "flame2020" and np.array_equal(mesh.mirror, MODEL.mirror)
     source = FrameSource(output)
@@ -144,6 +158,22 @@ def test_import_names_what_does_not_fit(official: Path, tmp_path: Path) -> None:
         import_gdpw(official, tmp_path / "b", model=MODEL, size=512, progress=False)
     with pytest.raises(DataError, match="PERSON/VIDEO/CLIP"):
         import_gdpw(tmp_path, tmp_path / "c", model=MODEL, progress=False)
+
+
+def test_import_notices_a_folder_that_has_grown(official: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "grown"
+    shutil.copytree(official, grown)
+    output = tmp_path / "data"
+    options = {"model": MODEL, "size": 64, "progress": False}
+    import_gdpw(grown, output, **options)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    clip = grown / "id1" / "video" / "00#99"
+    for name in ("img.jpg", "posed_vertx.lz4"):
+        shutil.copy(clip / f"0000002_{name}", clip / f"0000011_{name}")
+    with pytest.raises(DataError, match=r"id1/video/00#99=3 instead of 4.*nothing was changed"):
+        import_gdpw(grown, output, **options)
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    assert import_gdpw(grown, tmp_path / "anew", **options).records["train"] == 7
 
 
 def test_missing_lz4_says_what_to_install(

@@ -22,6 +22,7 @@ from talking_heads_jax.models.registry import build_model
 from .conftest import SIDE, TurnableHead, moving_frames, write_clip
 
 FRAMES = 9
+BOXES = dict.fromkeys(("source_box", "driving_box"), (0.0, 0.0, 9.0, 9.0))
 
 
 @pytest.fixture
@@ -287,11 +288,34 @@ def test_animate_clip_leaves_an_old_file_alone_when_it_fails(
         ({"pose": (1.0, 0.0, 0.0), "relative": False}, "pose must be combined"),
         ({"batch_size": 0}, "batch size"),
         ({"pose": (1.0, 0.0, 0.0)}, "pose editor"),
+        ({"crop": "none", "detector": "dlib"}, "detector must be used with a file whose face"),
+        ({"crop": "none", "recipe": "gdpw_256"}, "recipe must be used with crop auto"),
+        ({"crop": "centre", **BOXES}, "crop must be used with a file without a box"),
+        ({"recipe": "gdpw_256", **BOXES}, "recipe must be used with a file without a box"),
     ],
 )
 def test_animate_clip_refuses_options_that_make_no_sense(animate, options, message):
     with pytest.raises(ArgumentError, match=message):
         animate(**options)
+
+
+@pytest.mark.parametrize("options", [{"detector": "centre"}, {"recipe": "fomm_clip_box"}])
+def test_animate_clip_takes_what_one_of_the_files_uses(animate, options):
+    box = {"driving_box": (0.0, 0.0, float(SIDE), float(SIDE))}
+    assert animate(**box, **options)[0].frames == FRAMES
+
+
+def test_batches_are_no_larger_than_the_clip(animate, monkeypatch):
+    seen = []
+    stream = FrameAnimator.stream
+
+    def watched(self, *arguments, **keywords):
+        seen.append(self.batch_size)
+        return stream(self, *arguments, **keywords)
+
+    monkeypatch.setattr(FrameAnimator, "stream", watched)
+    assert animate(batch_size=64)[0].frames == FRAMES
+    assert seen == [FRAMES]
 
 
 def test_animate_clip_refuses_a_source_video_with_pose(animate, clip):

@@ -228,7 +228,7 @@ def test_crops_stay_square_under_a_filter_that_depends_on_the_speed(procedural):
 
 
 def test_pictures_are_tracked_with_the_checkpoints_face_model(
-    procedural, files, animate, monkeypatch
+    gdpw, procedural, files, animate, tmp_path, monkeypatch
 ):
     """What `track_file` is asked for, and that one landmark network serves both pictures."""
     asked = []
@@ -245,6 +245,14 @@ def test_pictures_are_tracked_with_the_checkpoints_face_model(
     )
     assert asked == [("portrait.png", "a.csv", None), ("still.png", "b.npz", None)]
     assert len(pictures) == 1 and "driving: seen still.png" in result.notes
+    motions = {"driving_motion": tmp_path / "still.npz"}
+    save_motion(motions["driving_motion"], files.track.slice(0, 1))
+    said = []
+    options = AnimateOptions(source_motion=files.path("face.npz"), crop="centre", **motions)
+    pair = files.path("portrait.png"), files.path("still.png")
+    animate_clip(*gdpw, *pair, tmp_path / "one.png", options=options, log=said.append)
+    np.testing.assert_array_equal(read_image(tmp_path / "one.png"), pictures[0])
+    assert said[-1] == f"{tmp_path / 'one.png'}: 1 frame"
     with pytest.raises(ArgumentError, match=r"driving must have landmarks.*--driving-landmarks"):
         animate("clip.mp4")
     network = object()
@@ -324,6 +332,12 @@ def test_motion_files_must_be_of_the_face_model_and_of_the_pictures(files, anima
         ({"smooth": "kalman"}, "smoothing of the motion must be"),
         ({"placement": "middle"}, "placement must be"),
         ({"shoulders": "shrug"}, "shoulders must be"),
+        ({"detector": "dlib"}, "detector must be used with a file whose face has to be found"),
+        ({"recipe": "gdpw_256"}, "recipe must be used with crop auto"),
+        (
+            {"source_box": (0, 0, 9, 9), "driving_box": (0, 0, 9, 9)},
+            "crop must be used with a file without a box",
+        ),
     ],
 )
 def test_options_without_meaning_are_refused(animate, options, message):

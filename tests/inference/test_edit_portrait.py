@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from talking_heads_jax.errors import ArgumentError, TalkingHeadsError
+from talking_heads_jax.inference import mesh_animator
 from talking_heads_jax.inference.edit_changes import parse_sweeps
 from talking_heads_jax.inference.edit_portrait import EditOptions, Portrait, edit_portrait
 from talking_heads_jax.inference.edit_sheet import frame_labels, mesh_panel, sheet
@@ -67,6 +68,21 @@ def test_pictures_videos_and_folders(tmp_path):
     np.testing.assert_allclose(found, [*red, *red[1::-1]], atol=8)  # lossy colours
     edit(moved, tmp_path / "sheet.png", sweeps=sweep)
     assert read_image(tmp_path / "sheet.png").shape == (12 + 128, 3 * 128, 3)
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(8, [3]), (2, [2, 2])])
+def test_batches_are_no_larger_than_the_clip(tmp_path, batch_size, sizes, monkeypatch):
+    seen = []
+    animate = mesh_animator._animate
+
+    def watched(model, variables, encoding, vertices):
+        seen.append(len(vertices))
+        return animate(model, variables, encoding, vertices)
+
+    monkeypatch.setattr(mesh_animator, "_animate", watched)
+    sweep = ("camera.x=-0.25:0.25:3",)
+    assert edit(moved, tmp_path / "out", sweeps=sweep, batch_size=batch_size).frames == 3
+    assert seen == sizes
 
 
 def test_side_by_side_shows_source_mesh_and_result(tmp_path):

@@ -73,6 +73,7 @@ def test_csv_by_key_frames(tmp_path, quantities):
     path.write_text("\ufeffframe, head.yaw ,jaw.open+\n0,0,\n4,20,2\n6,,4\n\n")
     timeline = read_timeline(path, quantities)
     yaw, jaw = timeline.changes
+    assert not timeline.in_seconds
     assert (yaw.name, jaw.name, jaw.offset, timeline.fps) == ("head.yaw", "jaw.open", True, 25)
     assert yaw.values.tolist() == [0, 5, 10, 15, 20, 20, 20]
     assert jaw.values.tolist() == [2, 2, 2, 2, 2, 3, 4]
@@ -90,6 +91,7 @@ def test_json_by_seconds(tmp_path, quantities):
     path.write_text(json.dumps({"rows": rows, "fps": 10, "interpolate": "hold"}))
     timeline = read_timeline(path, quantities)
     scale, yaw = timeline.changes
+    assert timeline.in_seconds
     assert timeline.fps == 10 and yaw.values.tolist() == [7] * 6
     assert scale.values.tolist() == [1, 1, 1, 1.3, 1.3, 1.3]
     finer = read_timeline(path, quantities, fps=20, interpolate="linear")
@@ -105,6 +107,34 @@ def test_every_frame_of_a_clip_by_its_time(tmp_path, quantities):
     change = read_timeline(path, quantities, fps=29.97).changes[0]
     assert len(change.values) == 200
     np.testing.assert_allclose(change.values, np.arange(200) % 50, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "name, text, word",
+    [
+        ("far.csv", "frame,jaw,head.yaw\n0,1,0\n4,1,200\n", "200 as head.yaw of row 1"),
+        # Between frames: no frame would show it as it is stated.
+        ("far.csv", "time_s,head.yaw\n0,0\n0.01,-900\n0.2,0\n", "-900 as head.yaw of row 1"),
+        ("far.csv", "frame,camera.scale\n0,0\n", "0 as camera.scale of row 0"),
+        ("far.csv", "frame,head.yaw+\n0,361\n", "361 as head.yaw+ of row 0"),
+        ("far.json", '{"rows": [{"frame": 0, "jaw": -181}]}', "-181 as jaw of row 0"),
+        ("key.json", '{"rows": [{"frame": 0, "jaw": 1, "jaw": 2}]}', "'jaw' twice"),
+        ("key.json", '{"fps": 1, "rows": [{"frame": 0, "jaw": 1}], "fps": 2}', "'fps' twice"),
+    ],
+)
+def test_what_a_row_states_is_named_as_it_is_stated(tmp_path, quantities, name, text, word):
+    path = tmp_path / name
+    path.write_text(text)
+    for how in ("linear", "hold"):
+        with pytest.raises(DataError) as caught:
+            read_timeline(path, quantities, interpolate=how)
+        assert str(caught.value).startswith(f"{path} must ") and word in str(caught.value)
+
+
+def test_offsets_may_be_as_large_as_a_range(tmp_path, quantities):
+    path = tmp_path / "moves.csv"
+    path.write_text("frame,head.yaw+\n0,-360\n1,360\n")
+    assert read_timeline(path, quantities).changes[0].values.tolist() == [-360, 360]
 
 
 HOSTILE = {

@@ -1,5 +1,7 @@
 """What the model sees of raw pictures: which part, whether it follows a face, and the way back."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from talking_heads_jax.tracking.clip_boxes import landmark_box
 from talking_heads_jax.tracking.face_crops import eg3d_512
 from talking_heads_jax.tracking.face_extents import LANDMARKS_IN_BOX
 from talking_heads_jax.tracking.paste import paste_back
+from talking_heads_jax.tracking.track import empty_track
 from tests.media.video_files import write_clip
 from tests.tracking.scenes import RED, SquareDetector, face_points, scene
 
@@ -101,6 +104,25 @@ def test_a_given_box_is_made_square_and_used(tmp_path):
     frame = scene([])
     expected = crop_and_resize(frame, (10, 10, 50, 50), RESOLUTION)
     np.testing.assert_array_equal(framing.crop(frame), expected)
+
+
+def test_a_known_track_is_cropped_by_what_it_has(tmp_path):
+    """A motion file may hold boxes alone."""
+    size = (96, 128)
+    boxes = np.tile(np.float32([60, 30, 90, 60]), (3, 1))
+    known = {"face": np.ones(3, bool), "box_px": boxes}
+    track = empty_track(3, fps=25.0, frame_size=size, **known)
+    framing = find_framing(
+        "driving", tmp_path / "x.npz", size, RESOLUTION, FramingOptions(), track=track
+    )
+    assert framing.alignment().box_px == pytest.approx(extents_box(60, 30, 30), abs=1e-3)
+    assert "3 of 3 frames by its boxes (its track has no landmarks);" in framing.notes[0]
+    points = np.tile(np.float32(face_points((75, 45), 15)), (3, 1, 1))
+    track = dataclasses.replace(track, landmarks68_px=points)
+    framing = find_framing(
+        "driving", tmp_path / "x.npz", size, RESOLUTION, FramingOptions(), track=track
+    )
+    assert "by its landmarks;" in framing.notes[0]
 
 
 def test_a_detected_face_is_cropped_as_its_landmarks_would_be(tmp_path, squares):

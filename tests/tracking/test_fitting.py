@@ -317,6 +317,22 @@ def test_landmarks_and_vertices_in_pixels(model, focal_px):
     assert nose[2] < ear[2]  # nearer is smaller
 
 
+@pytest.mark.parametrize("joint", [0, 1])
+def test_landmarks_follow_the_joints_that_a_fit_leaves_at_rest(model, clip, joint):
+    """Exact states and edits turn root and neck as well."""
+    pose = clip[1].joint_pose.copy()
+    pose[3:, 3 * joint : 3 * joint + 3] = (0.1, -0.3, 0.2)
+    fit = clip[1]._replace(joint_pose=pose)
+    seen = fit_landmarks_px(model, fit)
+    expected = np.asarray(model.landmarks68(fit_vertices_px(model, fit)))[..., :2]
+    np.testing.assert_allclose(seen, expected, atol=1e-3)  # the toy's landmarks are vertices
+    before = fit_landmarks_px(model, clip[1])
+    np.testing.assert_allclose(seen[:3], before[:3], atol=1e-3)
+    assert np.abs(seen - before)[3:].max() > 3
+    with pytest.raises(ArgumentError, match="biases must leave all joints but the jaw at rest"):
+        fit_landmarks_px(model, fit._replace(landmark_bias_cm=np.ones((68, 3), np.float32)))
+
+
 def test_angles_move_the_nose_as_the_schema_says(model, clip):
     rest = clip[1]._replace(**{name: getattr(clip[1], name)[:1] for name in fitting._BY_FRAME})
 
