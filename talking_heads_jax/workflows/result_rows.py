@@ -78,7 +78,7 @@ class TrainingRow:
       asset: name of a registered file that it and its data need; without it the row is left out.
       heads: whose heads its data shows; '' for the built-in one: the probe knows no other, and no
         other's pictures are kept.
-      versus: name of the row it is compared with, pair by pair; '' for none.
+      versus: names of the rows it is compared with, pair by pair.
       needs: names of rows, the probe's for its columns.
       minutes: it may take on two cores.
     """
@@ -95,7 +95,7 @@ class TrainingRow:
     pose_error: bool = False
     asset: str = ""
     heads: str = ""
-    versus: str = ""
+    versus: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("probe",)
     minutes: float = MINUTES
 
@@ -158,7 +158,7 @@ def _headlines() -> tuple[TrainingRow, ...]:
                 config="fnevr/synthetic_64.py",
                 headline=not seed,
                 pose_error=True,
-                versus=f"fomm-64{suffix}",
+                versus=(f"fomm-64{suffix}",),
                 **shared,
             ),
             TrainingRow(
@@ -196,13 +196,15 @@ def _guidances() -> tuple[TrainingRow, ...]:
         ("alpha", "alpha blending (both)", "alpha"),
     )
     shared = {"table": "gdpw-table-1", "protocols": _BOTH}
+    # The paper's first question is codes against the field.
+    versus = {"both": (), "codes": ("gdpw-both-32", "gdpw-geometry-32")}
     trainings = [
         TrainingRow(
             f"gdpw-{name}-32",
             label,
             config="gdpw/synthetic_32.py" + (f":{variant}" if variant else ""),
             data="data-32",
-            versus="gdpw-both-32" if name != "both" else "",
+            versus=versus.get(name, ("gdpw-both-32",)),
             **shared,
         )
         for name, label, variant in rows
@@ -237,7 +239,7 @@ def _ablations() -> tuple[TrainingRow, ...]:
             "fnevr-table-4",
             config,
             "data-32",
-            versus="fnevr-32" if name != "fnevr-32" else "",
+            versus=("fnevr-32",) if name != "fnevr-32" else (),
         )
         for name, label, config in rows
     )

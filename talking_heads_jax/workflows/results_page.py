@@ -225,12 +225,13 @@ def _difference_lines(
     labels = {member.name: member.label for member in members}
     lines: list[str] = []
     for member in members:
-        both = [reports.get(name) for name in (member.name, member.versus)]
-        if not member.versus or None in both:
-            continue
-        own, other = (report["protocols"][protocol] for report in both if report)
-        name = f"{member.label} − {labels[member.versus]}"
-        lines.append(_line(name, [_difference(own, other, column) for column in DIFFERENCES]))
+        for versus in member.versus:
+            own, other = reports.get(member.name), reports.get(versus)
+            if own is None or other is None:
+                continue
+            both = own["protocols"][protocol], other["protocols"][protocol]
+            cells = [_difference(*both, column) for column in DIFFERENCES]
+            lines.append(_line(f"{member.label} − {labels[versus]}", cells))
     if not lines:
         return []
     title = "Differences, pair by pair; **bold** where zero is left out:"
