@@ -20,23 +20,24 @@ from talking_heads_jax.conversion.rules import (
     spectral_convolution,
 )
 from talking_heads_jax.errors import ConversionError, requirement
+from talking_heads_jax.models.gdpw.generator import ProgressiveGenerator
 
 _STRIDES = (1, 2, 4, 8, 16, 32)
 _FLOW, _COORDINATES = 2, 3  # channels
 # The kernel is exp and division in float32 there, float64 here; the largest tap is 0.62.
 _KERNEL_TOLERANCE = 1e-6
-# Fields of the generator that the official code knows in one way only; the tensors tell of none.
-_OFFICIAL = {
-    "align_corners": False,
-    "bottleneck_warp": True,
-    "cull": "back_after",
-    "finest_block": False,
-    "flow_correction": False,
-    "residual": False,
-    "smooth_silhouettes": True,
-    "spectral_heads": False,
-    "vertex_shift_px": -0.5,
-}
+# Fields of the generator that the official code knows in one way only, which is our default, and
+# of which the tensors do not tell.
+_ONE_WAY = (
+    "align_corners",
+    "cull",
+    "finest_block",
+    "flow_correction",
+    "residual",
+    "smooth_silhouettes",
+    "spectral_heads",
+    "vertex_shift_px",
+)
 _GUIDANCES = {(False, True): "geometry", (True, False): "codes", (True, True): "both"}
 
 
@@ -232,12 +233,17 @@ def check_way_back(arguments: Mapping[str, Any]) -> None:
       ConversionError: names the options.
     """
     own = dict(arguments.get("generator") or {})
-    other = [name for name, value in _OFFICIAL.items() if own.get(name, value) != value]
+    guidance = arguments.get("guidance", "codes")
+    generator = ProgressiveGenerator(mesh=None, guidance=guidance, **own)
+    released = ProgressiveGenerator(mesh=None)
+    other = [name for name in _ONE_WAY if getattr(generator, name) != getattr(released, name)]
+    if not generator.warps_bottleneck:
+        other.append("bottleneck_warp")
     if (arguments.get("discriminator") or {}).get("spectral_heads", False):
         other.append("discriminator.spectral_heads")
     if arguments.get("single_scale", False):
         other.append("single_scale")
-    if arguments.get("guidance", "codes") not in _GUIDANCES.values():
+    if guidance not in _GUIDANCES.values():
         other.append("guidance")
     if other:
         raise ConversionError(

@@ -200,8 +200,8 @@ def _remeasure(row: Row, places: Places) -> None:
     shutil.rmtree(run / "evaluation", ignore_errors=True)
     report = measure_training(row, run, places.data(row.data), places.output)
     former = json.loads(path.read_text(encoding="utf-8"))
-    kept = {key: former[key] for key in ("seconds", *_describe_run())}
     now = _describe_run()
+    kept = {key: former[key] for key in ("seconds", *now)}
     measured = {"date": now["date"], "revision": now["revision"]}
     _write_json(path, {"row": row.name, **report, **kept, "measured": measured})
 
@@ -389,8 +389,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--row", nargs="+", action="extend", default=[], metavar="NAME")
-    parser.add_argument("--again", action="store_true", help="run the named rows from nothing")
-    parser.add_argument(
+    anew = parser.add_mutually_exclusive_group()
+    anew.add_argument("--again", action="store_true", help="run the named rows from nothing")
+    anew.add_argument(
         "--remeasure", action="store_true", help="evaluate the named finished trainings anew"
     )
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
@@ -409,10 +410,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ArgumentError(
                     requirement(f"--{flag}", "come with --row", "none", "Name rows.")
                 )
-        if arguments.again and arguments.remeasure:
-            raise ArgumentError(
-                requirement("--again and --remeasure", "exclude each other", "both", "Give one.")
-            )
         again = arguments.row if arguments.again else []
         remeasured = arguments.row if arguments.remeasure else []
         rows = in_order(

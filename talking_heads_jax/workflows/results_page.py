@@ -199,21 +199,17 @@ def _gain_lines(
     reports: dict[str, dict[str, Any] | None],
 ) -> list[str]:
     """How much better than the best trivial answer of each column the rows are."""
-    lines = []
+    rows = {}
     for member in members:
         report = reports[member.name]
         if report is not None:
             gains = report["protocols"][protocol]["gain_over_best_trivial"]
-            cells = [
+            rows[member.label] = [
                 _decided(gains[column.recipe], column.digits) if column.recipe in gains else "–"
                 for column in DIFFERENCES
             ]
-            lines.append(_line(member.label, cells))
-    if not lines:
-        return []
     title = "Better than the best trivial answer by, pair by pair; **bold** where zero is left out:"
-    titles = [column.title.rstrip("↓↑ ") for column in DIFFERENCES]
-    return ["", title, "", *_header(titles), *lines]
+    return _compared(title, [column.title.rstrip("↓↑ ") for column in DIFFERENCES], rows)
 
 
 def _difference_lines(
@@ -223,7 +219,7 @@ def _difference_lines(
 ) -> list[str]:
     """How much rows differ from the rows they are compared with."""
     labels = {member.name: member.label for member in members}
-    lines: list[str] = []
+    rows = {}
     for member in members:
         for versus in member.versus:
             own, other = reports.get(member.name), reports.get(versus)
@@ -231,11 +227,18 @@ def _difference_lines(
                 continue
             both = own["protocols"][protocol], other["protocols"][protocol]
             cells = [_difference(*both, column) for column in DIFFERENCES]
-            lines.append(_line(f"{member.label} − {labels[versus]}", cells))
-    if not lines:
-        return []
+            rows[f"{member.label} − {labels[versus]}"] = cells
     title = "Differences, pair by pair; **bold** where zero is left out:"
-    return ["", title, "", *_header([column.title for column in DIFFERENCES]), *lines]
+    return _compared(title, [column.title for column in DIFFERENCES], rows)
+
+
+def _compared(title: str, titles: Sequence[str], rows: dict[str, list[str]]) -> list[str]:
+    """A table of the columns that some row has."""
+    kept = [i for i in range(len(titles)) if any(cells[i] != "–" for cells in rows.values())]
+    if not kept:
+        return []
+    lines = [_line(name, [cells[i] for i in kept]) for name, cells in rows.items()]
+    return ["", title, "", *_header([titles[i] for i in kept]), *lines]
 
 
 def _difference(own: dict[str, Any], other: dict[str, Any], column: Difference) -> str:
@@ -323,14 +326,18 @@ def _rows_table(rows: Sequence[Row], reports: dict[str, dict[str, Any] | None]) 
             continue
         training = report.get("training", {})
         count = sum(training.get("parameters", {}).values())
-        revision = report["revision"]
-        if re.fullmatch("[0-9a-f]{40}", revision):
-            revision = revision[:9]
-        where = f"{report['machine']}, {report['date']}, {revision}"
+        where = f"{report['machine']}, {report['date']}, {_short(report['revision'])}"
+        if again := report.get("measured"):
+            where += f"; measured again {again['date']}, {_short(again['revision'])}"
         cells = [what, _number(report["seconds"] / 60, 1), str(training.get("steps", ""))]
         cells += [f"{count / 1e6:.2f} M" if count else "", where]
         lines.append(_line(f"`{row.name}`", cells))
     return lines
+
+
+def _short(revision: str) -> str:
+    """A commit by its first letters; anything else as it is."""
+    return revision[:9] if re.fullmatch("[0-9a-f]{40}", revision) else revision
 
 
 def _header(titles: Sequence[str], first: str = "") -> list[str]:

@@ -293,6 +293,15 @@ def _flow_of(displacement, side, align_corners):
     return jnp.asarray((places - grid)[None], jnp.float32)
 
 
+@pytest.mark.parametrize(
+    "guidance, warps", [("codes", False), ("nmfc", False), ("geometry", True), ("both", True)]
+)
+def test_the_bottleneck_is_warped_where_a_displacement_is_drawn(mesh, guidance, warps):
+    model = tiny_gdpw(mesh, guidance=guidance, generator={"bottleneck_warp": None})
+    bound = model.networks["generator"].bind(random_variables(model)["generator"])
+    assert bound.decoder.bottleneck_warp is warps
+
+
 def test_mesh_flow_moves_the_bottleneck_by_its_displacement():
     """A field of a quarter of the image, on a bottleneck of four pixels: one pixel."""
     decoder = ProgressiveDecoder((4, 4, 4), 2, align_corners=True)

@@ -146,9 +146,7 @@ class ProgressiveGenerator(nn.Module):
         self.decoder = ProgressiveDecoder(
             features,
             self.code_features + 2 * self.with_flow,
-            bottleneck_warp=self.with_flow
-            if self.bottleneck_warp is None
-            else self.bottleneck_warp,
+            bottleneck_warp=self.warps_bottleneck,
             single_scale=self.single_scale,
             flow_stride=self.flow_stride,
             align_corners=self.align_corners,
